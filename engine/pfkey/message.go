@@ -1,0 +1,182 @@
+// Package pfkey is the PF_KEYv2 message format of RFC 2367 with the KAME
+// extensions: bytes on one side, Go values on the other, and no I/O.
+//
+// The layout is that of linux/pfkeyv2.h with Linux sockaddrs, because that is
+// what every PF_KEY program on Linux was compiled against. What Linux has no
+// field for (the scope of a policy, replay windows beyond 255 packets, both
+// original NAT addresses) travels in extensions of FreeBSD's numbers where
+// they are free.
+package pfkey
+
+import "net/netip"
+
+// Message is one PF_KEYv2 message: the base header of RFC 2367, section 2.3.1,
+// and its extensions in the order in which they stand on the wire. The length
+// field is computed when the message is encoded and checked when it is decoded.
+type Message struct {
+	Type   MsgType
+	Errno  uint8 // an errno of Linux, 0 in requests
+	SAType SAType
+	Seq    uint32
+	PID    uint32
+	Exts   []Extension
+}
+
+// Extension is one of the extension types of this package, by pointer.
+type Extension interface {
+	// ExtType is the number that marks the extension on the wire.
+	ExtType() ExtType
+}
+
+// Find returns the message's extension of type T, or nil if it has none.
+// The address, key, lifetime and supported-algorithm extensions share a Go
+// type among several numbers; for those use the methods of Message.
+func Find[T Extension](m *Message) T {
+	for _, e := range m.Exts {
+		if t, ok := e.(T); ok {
+			return t
+		}
+	}
+	var none T
+	return none
+}
+
+// SA is SADB_EXT_SA (RFC 2367, section 2.3.1).
+type SA struct {
+	SPI     uint32 // host byte order
+	Replay  uint8  // replay window in packets, at most 255; see [SAReplay]
+	State   SAState
+	Auth    uint8 // SADB_AALG_*
+	Encrypt uint8 // SADB_EALG_*, or SADB_X_CALG_* for IPComp
+	Flags   SAFlags
+}
+
+// Lifetime is SADB_EXT_LIFETIME_CURRENT, _HARD or _SOFT, as Kind says.
+type Lifetime struct {
+	Kind        ExtType
+	Allocations uint32
+	Bytes       uint64
+	AddTime     uint64 // seconds; of the current lifetime: since the epoch
+	UseTime     uint64 // seconds; of the current lifetime: since the epoch, 0 if never used
+}
+
+// Address is SADB_EXT_ADDRESS_SRC, _DST or _PROXY, SADB_X_EXT_NAT_T_OAI or
+// _OAR, or SADB_X_EXT_NEW_ADDRESS_SRC or _DST, as Kind says. The port belongs
+// to the selector or to the encapsulation and is 0 for any.
+type Address struct {
+	Kind      ExtType
+	Proto     uint8 // upper-layer protocol, 255 for any
+	PrefixLen uint8 // bits
+	Addr      netip.AddrPort
+}
+
+// Key is SADB_EXT_KEY_AUTH or SADB_EXT_KEY_ENCRYPT, as Kind says.
+type Key struct {
+	Kind ExtType
+	Bits int // as on the wire; Key holds ceil(Bits/8) bytes
+	Key  []byte
+}
+
+// Identity is SADB_EXT_IDENTITY_SRC or _DST, as Kind says.
+type Identity struct {
+	Kind ExtType
+	Type uint16 // SADB_IDENTTYPE_*
+	ID   uint64
+	Name string
+}
+
+// Supported is SADB_EXT_SUPPORTED_AUTH or _ENCRYPT, as Kind says.
+type Supported struct {
+	Kind       ExtType
+	Algorithms []SupportedAlgorithm
+}
+
+// SupportedAlgorithm is one sadb_alg of a [Supported] extension.
+type SupportedAlgorithm struct {
+	ID               uint8
+	IVLen            uint8 // bytes
+	MinBits, MaxBits uint16
+}
+
+// Proposal is SADB_EXT_PROPOSAL, sent in SADB_ACQUIRE.
+type Proposal struct {
+	Replay uint8
+	Combs  []Comb
+}
+
+// Comb is one sadb_comb of a [Proposal].
+type Comb struct {
+	Auth, Encrypt                      uint8
+	Flags                              uint16
+	AuthMinBits, AuthMaxBits           uint16
+	EncryptMinBits, EncryptMaxBits     uint16
+	SoftAllocations, HardAllocations   uint32
+	SoftBytes, HardBytes               uint64
+	SoftAddTime, HardAddTime           uint64 // seconds
+	SoftUseTime, HardUseTime           uint64 // seconds
+}
+
+// SPIRange is SADB_EXT_SPIRANGE, sent in SADB_GETSPI.
+type SPIRange struct {
+	Min, Max uint32 // host byte order
+}
+
+// SA2 is SADB_X_EXT_SA2.
+type SA2 struct {
+	Mode     Mode
+	Sequence uint32 // sequence number last sent or received
+	ReqID    uint32
+}
+
+// Policy is SADB_X_EXT_POLICY: the policy of ipsec_set_policy(3).
+type Policy struct {
+	Type     PolicyType
+	Dir      Direction
+	Scope    Scope // FreeBSD's sadb_x_policy_scope, in the byte that Linux reserves
+	ID       uint32
+	Priority uint32
+	Requests []Request
+}
+
+// Request is one sadb_x_ipsecrequest of a [Policy]. Src and Dst are invalid
+// where the request names no endpoints.
+type Request struct {
+	Proto    uint16 // an IP protocol number: ESP, AH or IPCOMP
+	Mode     Mode
+	Level    Level
+	ReqID    uint32
+	Src, Dst netip.AddrPort
+}
+
+// NATTType is SADB_X_EXT_NAT_T_TYPE.
+type NATTType struct {
+	Type uint8 // UDP_ENCAP_ESPINUDP is 2
+}
+
+// NATTPort is SADB_X_EXT_NAT_T_SPORT or _DPORT, as Kind says.
+type NATTPort struct {
+	Kind ExtType
+	Port uint16 // host byte order
+}
+
+// NATTFrag is SADB_X_EXT_NAT_T_FRAG, FreeBSD's -natt_mtu.
+type NATTFrag struct {
+	Size uint16 // bytes
+}
+
+// SAReplay is SADB_X_EXT_SA_REPLAY: a replay window of any size.
+type SAReplay struct {
+	Packets uint32
+}
+
+// HWIF is SADB_X_EXT_IF_HW_OFFL, FreeBSD's -hwif: the interface to which
+// cryptography should be handed.
+type HWIF struct {
+	Name string
+}
+
+// Unknown is an extension that this package does not know, kept as it came.
+type Unknown struct {
+	Kind ExtType
+	Body []byte // without the four bytes of length and type
+}
