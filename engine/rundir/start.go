@@ -1,0 +1,134 @@
+package rundir
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// readyEnv tells a daemon that a command started it and on which descriptor
+// the command waits for one line: "ready", or why there will be no daemon.
+const (
+	readyEnv  = "IFIPSEC_READY_FD"
+	readyFD   = 3
+	readyLine = "ready"
+)
+
+// startTimeout bounds the wait for a daemon that neither answers nor ends.
+const startTimeout = 10 * time.Second
+
+// Dial calls dial, which connects to one of the daemon's sockets. If nobody
+// listens there, it starts the daemon and calls dial again.
+func Dial[C any](d Dir, dial func() (C, error)) (C, error) {
+	conn, err := dial()
+	if err == nil || !notRunning(err) {
+		return conn, err
+	}
+	if err := d.Start(); err != nil {
+		return conn, err
+	}
+	// Another command's daemon may have won the race and still be on its way.
+	for deadline := time.Now().Add(startTimeout); ; time.Sleep(5 * time.Millisecond) {
+		conn, err = dial()
+		if err == nil || !notRunning(err) || time.Now().After(deadline) {
+			return conn, err
+		}
+	}
+}
+
+// Start starts the daemon and returns when its sockets accept, or when another
+// daemon has this namespace. The program is the ipsecd beside the calling
+// command, or else the one on PATH.
+func (d Dir) Start() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("no ipsecd runs in this network namespace, and only root may start it: %w", syscall.EPERM)
+	}
+	program, err := findDaemon()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(string(d), 0o755); err != nil {
+		return fmt.Errorf("start ipsecd: %w", err)
+	}
+	log, err := os.OpenFile(d.LogFile(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("start ipsecd: %w", err)
+	}
+	defer log.Close()
+	ready, tell, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("start ipsecd: %w", err)
+	}
+	defer ready.Close()
+
+	cmd := exec.Command(program)
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", readyEnv, readyFD))
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.ExtraFiles = []*os.File{tell} // becomes readyFD
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	tell.Close()
+	if err != nil {
+		return fmt.Errorf("start ipsecd: %w", err)
+	}
+	// Reaped if it ends before this command does; init's afterwards.
+	go cmd.Wait()
+
+	_ = ready.SetReadDeadline(time.Now().Add(startTimeout))
+	line, err := bufio.NewReader(ready).ReadString('\n')
+	switch line = strings.TrimSpace(line); {
+	case line == readyLine, line == ErrLocked.Error():
+		return nil
+	case line != "":
+		return fmt.Errorf("ipsecd did not start: %s", line)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("ipsecd did not start within %v; its log is %s", startTimeout, d.LogFile())
+	default:
+		return fmt.Errorf("ipsecd ended before it was ready; its log is %s", d.LogFile())
+	}
+}
+
+func findDaemon() (string, error) {
+	if self, err := os.Executable(); err == nil {
+		if self, err = filepath.EvalSymlinks(self); err == nil {
+			beside := filepath.Join(filepath.Dir(self), "ipsecd")
+			if st, err := os.Stat(beside); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+				return beside, nil
+			}
+		}
+	}
+	program, err := exec.LookPath("ipsecd")
+	if err != nil {
+		return "", fmt.Errorf("no ipsecd runs in this network namespace, and there is none to start beside this command or on PATH: %w", fs.ErrNotExist)
+	}
+	return program, nil
+}
+
+// Report tells the command that started this process, if one did, how the
+// start went: nil when the sockets accept, else why not. The daemon calls it
+// once.
+func Report(err error) {
+	if os.Getenv(readyEnv) == "" {
+		return
+	}
+	os.Unsetenv(readyEnv)
+	f := os.NewFile(readyFD, "ready")
+	if f == nil {
+		return
+	}
+	defer f.Close()
+	line := readyLine
+	if err != nil {
+		line = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	// A command that did not wait is not the daemon's problem.
+	_, _ = fmt.Fprintln(f, line)
+}
