@@ -1,0 +1,76 @@
+package esp
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/des"
+	"fmt"
+	"syscall"
+
+	//lint:ignore SA1019 SAs with this cipher must still work with their peers
+	"golang.org/x/crypto/blowfish"
+	//lint:ignore SA1019 SAs with this cipher must still work with their peers
+	"golang.org/x/crypto/cast5"
+)
+
+// The block ciphers of RFC 2405, 2451 and 3602.
+
+func newAES(key []byte) (cipher.Block, error)       { return aes.NewCipher(key) }
+func newDES(key []byte) (cipher.Block, error)       { return des.NewCipher(key) }
+func newTripleDES(key []byte) (cipher.Block, error) { return des.NewTripleDESCipher(key) }
+func newBlowfish(key []byte) (cipher.Block, error)  { return blowfish.NewCipher(key) }
+
+// newCAST128 pads a short key with zeros as RFC 2144, section 2.5 has it.
+// Keys up to 80 bits would also need 12 rounds in place of 16, which package
+// cast5 does not have.
+func newCAST128(key []byte) (cipher.Block, error) {
+	if len(key) <= 10 {
+		return nil, fmt.Errorf("keys up to 80 bits are not implemented: %w", syscall.EOPNOTSUPP)
+	}
+	var padded [cast5.KeySize]byte
+	copy(padded[:], key)
+	return cast5.NewCipher(padded[:])
+}
+
+// cbcMode is a cipher.BlockMode that can begin another message, as those of
+// CBC in package crypto/cipher do.
+type cbcMode interface {
+	cipher.BlockMode
+	SetIV(iv []byte)
+}
+
+// cbcEncryption is a block cipher in CBC mode. The IV of a packet is random:
+// one that can be foreseen lets who chooses a payload test guesses about
+// others (RFC 3602, section 3).
+type cbcEncryption struct {
+	encrypter, decrypter cbcMode
+	random               randomReader
+}
+
+func cbc(newBlock func(key []byte) (cipher.Block, error)) func([]byte, *random) (func() encryption, error) {
+	return func(key []byte, r *random) (func() encryption, error) {
+		block, err := newBlock(key)
+		if err != nil {
+			return nil, err
+		}
+		iv := make([]byte, block.BlockSize())
+		return func() encryption {
+			return &cbcEncryption{
+				encrypter: cipher.NewCBCEncrypter(block, iv).(cbcMode),
+				decrypter: cipher.NewCBCDecrypter(block, iv).(cbcMode),
+				random:    randomReader{random: r},
+			}
+		}, nil
+	}
+}
+
+func (c *cbcEncryption) encrypt(iv, text []byte, _ uint64) {
+	c.random.fill(iv)
+	c.encrypter.SetIV(iv)
+	c.encrypter.CryptBlocks(text, text)
+}
+
+func (c *cbcEncryption) decrypt(iv, text []byte) {
+	c.decrypter.SetIV(iv)
+	c.decrypter.CryptBlocks(text, text)
+}

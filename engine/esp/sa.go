@@ -1,0 +1,309 @@
+// Package esp turns payloads into ESP packets and back (RFC 4303): encryption,
+// integrity check value, padding, sequence numbers and the replay window of
+// one security association. It does no I/O and knows nothing of IP: what comes
+// before the ESP header is the caller's.
+//
+// The algorithms are those of package algorithm, under the same numbers.
+package esp
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"ifipsec/engine/algorithm"
+)
+
+// The octets of SPI and sequence number, and of pad length and next header.
+const (
+	headerLen  = 8
+	trailerLen = 2
+)
+
+// MaxReplayWindow is the largest replay window in packets. Its bitmap takes
+// 2 MiB.
+const MaxReplayWindow = 1 << 24
+
+// ErrSequenceOverflow is what [SA.Reserve] returns when the SA has no sequence
+// numbers left (RFC 4303, section 3.3.3). It wraps EOVERFLOW.
+var ErrSequenceOverflow = fmt.Errorf("esp: sequence numbers are used up: %w", syscall.EOVERFLOW)
+
+// Padding is what the octets between payload and trailer hold.
+type Padding uint8
+
+const (
+	// Sequential is 1, 2, 3 …, as RFC 4303, section 2.4 wants it. An SA with
+	// it also checks the padding of what it receives.
+	Sequential Padding = iota
+	// Zero is octets of zero.
+	Zero
+	// Random is random octets.
+	Random
+)
+
+// Config is what an SA is made of.
+type Config struct {
+	SPI               uint32 // in the header of every packet sent
+	Encryption        uint8  // number of the encryption algorithm in PF_KEYv2
+	EncryptionKey     []byte // with the salt at its end, where the algorithm has one; copied
+	Authentication    uint8  // number of the authentication algorithm; 0 for none, or with an AEAD
+	AuthenticationKey []byte // copied
+	ReplayWindow      uint32 // packets, at most MaxReplayWindow; 0 for no replay check
+	ESN               bool   // 64-bit sequence numbers (RFC 4303, section 2.2.1)
+	Cyclic            bool   // 32-bit sequence numbers start again instead of running out
+	Padding           Padding
+
+	// Rand seeds the initialization vectors of CBC and random padding. It is
+	// read in New only; nil is crypto/rand.
+	Rand io.Reader
+}
+
+// SA is one security association. It can send and receive; in use it does one
+// of the two. All methods may be called from several goroutines at once.
+type SA struct {
+	spi     uint32
+	esn     bool
+	padding Padding
+	last    uint64 // highest sequence number that Reserve hands out
+
+	ivLen, icvLen int
+	alignOut      int // what is encrypted is padded to a multiple of this many octets
+	alignIn       int // what is decrypted must be a multiple of this many octets
+
+	random   *random
+	contexts sync.Pool // of *context
+
+	state state
+}
+
+// state is what an SA must not forget while its keys are in use: a sequence
+// number given out twice repeats the IV of counter modes, and a window that
+// starts again takes old packets again.
+type state struct {
+	sent   atomic.Uint64 // sequence number sent last
+	window window
+}
+
+// context is what one packet at a time needs to be sealed or opened. An SA has
+// as many as packets are worked on at once.
+type context struct {
+	protection protection
+	random     randomReader
+}
+
+// protection encrypts and authenticates. It keeps scratch memory, so one
+// serves one packet at a time.
+type protection interface {
+	// seal fills in the IV and the ICV of packet, which reaches from the ESP
+	// header to the end of the ICV, and encrypts what is between them.
+	seal(packet []byte, seq uint64)
+	// open checks the ICV and decrypts in place. It reports whether the
+	// packet is authentic; if it is not, the packet's content is undefined.
+	open(packet []byte, seq uint64) bool
+}
+
+// New returns an SA that has sent and received nothing. Errors wrap EINVAL if
+// the parameters make no SA, and EOPNOTSUPP if an algorithm is known by name
+// only.
+func New(c Config) (*SA, error) {
+	enc, ok := algorithm.EncryptionByID(c.Encryption)
+	if !ok {
+		return nil, fmt.Errorf("esp: no encryption algorithm has the number %d: %w", c.Encryption, syscall.EINVAL)
+	}
+	if err := enc.CheckKey(len(c.EncryptionKey) * 8); err != nil {
+		return nil, fmt.Errorf("esp: %w", err)
+	}
+	if c.ReplayWindow > MaxReplayWindow {
+		return nil, fmt.Errorf("esp: replay window of %d packets, at most %d are possible: %w",
+			c.ReplayWindow, MaxReplayWindow, syscall.EINVAL)
+	}
+	if c.Padding > Random {
+		return nil, fmt.Errorf("esp: no padding has the number %d: %w", c.Padding, syscall.EINVAL)
+	}
+
+	sa := &SA{
+		spi:      c.SPI,
+		esn:      c.ESN,
+		padding:  c.Padding,
+		last:     math.MaxUint32,
+		ivLen:    enc.IVLen,
+		alignOut: enc.Align,
+		alignIn:  max(4, enc.BlockSize),
+	}
+	if c.ESN || c.Cyclic {
+		sa.last = math.MaxUint64
+	}
+	sa.state.window.init(c.ReplayWindow)
+
+	seed := c.Rand
+	if seed == nil {
+		seed = rand.Reader
+	}
+	var err error
+	if sa.random, err = newRandom(seed); err != nil {
+		return nil, err
+	}
+
+	var protect func() protection
+	if enc.AEAD {
+		protect, sa.icvLen, err = newCombined(enc, &c)
+	} else {
+		protect, sa.icvLen, err = newSeparate(enc, &c, sa.random)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("esp: %w", err)
+	}
+	sa.contexts.New = func() any {
+		return &context{protection: protect(), random: randomReader{random: sa.random}}
+	}
+	return sa, nil
+}
+
+// newCombined returns what makes the protection of an AEAD, and its ICV's octets.
+func newCombined(enc *algorithm.Encryption, c *Config) (func() protection, int, error) {
+	switch {
+	case c.Authentication == algorithm.AuthNone, c.Authentication == algorithm.AuthNull:
+	case enc.ID == algorithm.EncryptChaCha20Poly1305 && c.Authentication == algorithm.AuthChaCha20Poly1305:
+	default:
+		return nil, 0, fmt.Errorf("%s authenticates by itself, authentication algorithm %d cannot be added: %w",
+			enc, c.Authentication, syscall.EINVAL)
+	}
+	build, ok := aeads[enc.ID]
+	if !ok {
+		return nil, 0, notImplemented(enc.Name)
+	}
+	keyLen := len(c.EncryptionKey) - enc.SaltBits/8
+	aead, err := build(c.EncryptionKey[:keyLen])
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: %w: %w", enc, err, syscall.EINVAL)
+	}
+	salt := slices.Clone(c.EncryptionKey[keyLen:])
+	return func() protection { return newAEADProtection(aead, salt, enc, c.ESN) }, enc.ICVLen, nil
+}
+
+// newSeparate returns what makes the protection of a cipher and a MAC of
+// their own, either of which can be null, and the ICV's octets.
+func newSeparate(enc *algorithm.Encryption, c *Config, r *random) (func() protection, int, error) {
+	build, ok := ciphers[enc.ID]
+	if !ok {
+		return nil, 0, notImplemented(enc.Name)
+	}
+	newCipher, err := build(c.EncryptionKey, r)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", enc, err)
+	}
+	ivLen, esn := enc.IVLen, c.ESN
+	if c.Authentication == algorithm.AuthNone {
+		return func() protection { return &separate{cipher: newCipher(), ivLen: ivLen} }, 0, nil
+	}
+
+	auth, ok := algorithm.AuthenticationByID(c.Authentication)
+	if !ok {
+		return nil, 0, fmt.Errorf("no authentication algorithm has the number %d: %w", c.Authentication, syscall.EINVAL)
+	}
+	if err := auth.CheckKey(len(c.AuthenticationKey) * 8); err != nil {
+		return nil, 0, err
+	}
+	if auth.ID == algorithm.AuthNull {
+		return func() protection { return &separate{cipher: newCipher(), ivLen: ivLen} }, 0, nil
+	}
+	newMAC, ok := macs[auth.ID]
+	if !ok {
+		return nil, 0, fmt.Errorf("%s does not authenticate ESP: %w", auth, syscall.EINVAL)
+	}
+	key := slices.Clone(c.AuthenticationKey)
+	icvLen := auth.ICVLen
+	return func() protection {
+		return &separate{cipher: newCipher(), ivLen: ivLen, mac: newMAC(key), icvLen: icvLen, esn: esn}
+	}, icvLen, nil
+}
+
+func notImplemented(name string) error {
+	return fmt.Errorf("%s is not implemented: %w", name, syscall.EOPNOTSUPP)
+}
+
+// HeaderLen is the octets of ESP header and IV before the payload.
+func (sa *SA) HeaderLen() int { return headerLen + sa.ivLen }
+
+// MaxTrailerLen is the most octets that follow a payload: padding, pad length,
+// next header and ICV.
+func (sa *SA) MaxTrailerLen() int { return sa.alignOut - 1 + trailerLen + sa.icvLen }
+
+// Reserve hands out n consecutive sequence numbers, of which first is the
+// first. Numbers not used for a packet are lost, and none is given out twice:
+// the high half counts on after a cyclic SA's 32 bits start again. Without ESN
+// and Cyclic it returns ErrSequenceOverflow when fewer than n are left of the
+// 2^32-1.
+func (sa *SA) Reserve(n int) (first uint64, err error) {
+	if n <= 0 {
+		return 0, fmt.Errorf("esp: %d sequence numbers asked for: %w", n, syscall.EINVAL)
+	}
+	for {
+		sent := sa.state.sent.Load()
+		if uint64(n) > sa.last-sent {
+			return 0, ErrSequenceOverflow
+		}
+		if sa.state.sent.CompareAndSwap(sent, sent+uint64(n)) {
+			return sent + 1, nil
+		}
+	}
+}
+
+// Sequence is the sequence number handed out last, 0 if none was.
+func (sa *SA) Sequence() uint64 { return sa.state.sent.Load() }
+
+// ReplayState is what the replay window of an SA knows.
+type ReplayState struct {
+	Window  uint32 // size in packets, 0 if replay is not checked
+	Highest uint64 // highest sequence number received; 0 if none was, or neither a window nor ESN needs it
+}
+
+// ReplayState returns the state of the replay window.
+func (sa *SA) ReplayState() ReplayState {
+	w := &sa.state.window
+	return ReplayState{Window: uint32(w.size), Highest: w.top.Load()}
+}
+
+// random makes octets that nobody without its key can foresee: the encryption
+// of a counter under a key that has no other use (NIST SP 800-38A, appendix C).
+// That costs one block where the system's generator would cost a lock or a
+// system call, and a counter never repeats a block.
+type random struct {
+	block   cipher.Block
+	counter atomic.Uint64
+}
+
+func newRandom(seed io.Reader) (*random, error) {
+	key := make([]byte, 32)
+	if _, err := io.ReadFull(seed, key); err != nil {
+		return nil, fmt.Errorf("esp: no random seed: %w: %w", err, syscall.EIO)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return &random{block: block}, nil
+}
+
+// randomReader reads from a random that several contexts share.
+type randomReader struct {
+	*random
+	buf [16]byte
+}
+
+func (r *randomReader) fill(p []byte) {
+	for len(p) > 0 {
+		clear(r.buf[8:])
+		binary.BigEndian.PutUint64(r.buf[:], r.counter.Add(1))
+		r.block.Encrypt(r.buf[:], r.buf[:])
+		p = p[copy(p, r.buf[:]):]
+	}
+}
