@@ -1,0 +1,143 @@
+package sad
+
+import (
+	"bytes"
+	"container/list"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ifipsec/engine/esp"
+	"ifipsec/engine/pfkey"
+)
+
+// SA is one security association. What is exported never changes while the SA
+// lives: [DB.Update] puts a new SA in its place, which shares the transform
+// and the usage counters.
+type SA struct {
+	// Spec is what the SA was made from, without the keys: see [SA.Keys].
+	Spec
+
+	// ESP is the transform. It is nil in a larval SA, in SAs of other types
+	// than ESP, and in those of RFC 1827's ESP (esp-old), which are stored and
+	// listed and carry no packets.
+	ESP *esp.SA
+
+	// Created is when the SA was added, or in a larval one when its SPI was
+	// given out.
+	Created time.Time
+
+	state atomic.Uint32
+	usage *usage
+	keys  *keys
+
+	// What follows belongs to the DB and its lock.
+	head  *head
+	elem  *list.Element // of the head's list
+	born  uint64        // orders SAs by age, the youngest has the highest
+	due   time.Time     // when a lifetime or the larval state ends, if known
+	heap  int           // index in the DB's deadlines, -1 for none
+	watch *list.Element // of the DB's watched SAs, or nil
+}
+
+// State returns the SA's state now. It may be called at any time; an SA that
+// was deleted is dead at once.
+func (sa *SA) State() pfkey.SAState { return pfkey.SAState(sa.state.Load()) }
+
+// usable says whether packets may use the SA.
+func (sa *SA) usable() bool {
+	state := sa.State()
+	return state == pfkey.StateMature || state == pfkey.StateDying
+}
+
+func (sa *SA) setState(s pfkey.SAState) { sa.state.Store(uint32(s)) }
+
+// Account counts packets and their bytes. It takes no lock; a data plane calls
+// it once a batch.
+func (sa *SA) Account(packets, bytes uint64) { sa.usage.add(packets, bytes) }
+
+// Current returns what the SA was used for until now.
+func (sa *SA) Current() Current {
+	return Current{
+		Packets:   sa.usage.packets.Load(),
+		Bytes:     sa.usage.bytes.Load(),
+		FirstUsed: sa.usage.firstUsed(),
+	}
+}
+
+// Current is the current lifetime of an SA.
+type Current struct {
+	Packets   uint64
+	Bytes     uint64
+	FirstUsed time.Time // zero if never used
+}
+
+// Keys returns copies of the authentication and the encryption key. They are
+// nil when the SA is dead: its keys are wiped then.
+func (sa *SA) Keys() (auth, encrypt []byte) { return sa.keys.copies() }
+
+// usage counts what an SA carried. The SAs that replace one another in
+// updates share it.
+type usage struct {
+	now            func() time.Time
+	origin         time.Time // carries the monotonic clock
+	packets, bytes atomic.Uint64
+	first          atomic.Int64 // nanoseconds from origin to the first use, plus one
+}
+
+func (u *usage) add(packets, bytes uint64) {
+	u.packets.Add(packets)
+	u.bytes.Add(bytes)
+	// The clock is read for the first packets only.
+	if u.first.Load() == 0 {
+		u.first.CompareAndSwap(0, max(0, int64(u.now().Sub(u.origin)))+1)
+	}
+}
+
+func (u *usage) firstUsed() time.Time {
+	first := u.first.Load()
+	if first == 0 {
+		return time.Time{}
+	}
+	return u.origin.Add(time.Duration(first - 1))
+}
+
+// exceeds says whether a limit in packets or bytes is passed.
+func (u *usage) exceeds(l Lifetime) bool {
+	return l.Bytes != 0 && u.bytes.Load() > l.Bytes ||
+		l.Allocations != 0 && u.packets.Load() > uint64(l.Allocations)
+}
+
+// keys are the key bytes of an SA. They have a lock of their own so that they
+// can be wiped although somebody may be about to list them.
+type keys struct {
+	mu            sync.Mutex
+	auth, encrypt []byte
+}
+
+func newKeys(s *Spec) *keys {
+	return &keys{auth: bytes.Clone(s.AuthKey), encrypt: bytes.Clone(s.EncryptKey)}
+}
+
+func (k *keys) copies() (auth, encrypt []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.auth), slices.Clone(k.encrypt)
+}
+
+// same says whether the keys that s gives, if any, are these.
+func (k *keys) same(s *Spec) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return (len(s.AuthKey) == 0 || bytes.Equal(s.AuthKey, k.auth)) &&
+		(len(s.EncryptKey) == 0 || bytes.Equal(s.EncryptKey, k.encrypt))
+}
+
+func (k *keys) wipe() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.auth)
+	clear(k.encrypt)
+	k.auth, k.encrypt = nil, nil
+}
