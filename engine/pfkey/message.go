@@ -106,14 +106,14 @@ type Proposal struct {
 
 // Comb is one sadb_comb of a [Proposal].
 type Comb struct {
-	Auth, Encrypt                      uint8
-	Flags                              uint16
-	AuthMinBits, AuthMaxBits           uint16
-	EncryptMinBits, EncryptMaxBits     uint16
-	SoftAllocations, HardAllocations   uint32
-	SoftBytes, HardBytes               uint64
-	SoftAddTime, HardAddTime           uint64 // seconds
-	SoftUseTime, HardUseTime           uint64 // seconds
+	Auth, Encrypt                    uint8
+	Flags                            uint16
+	AuthMinBits, AuthMaxBits         uint16
+	EncryptMinBits, EncryptMaxBits   uint16
+	SoftAllocations, HardAllocations uint32
+	SoftBytes, HardBytes             uint64
+	SoftAddTime, HardAddTime         uint64 // seconds
+	SoftUseTime, HardUseTime         uint64 // seconds
 }
 
 // SPIRange is SADB_EXT_SPIRANGE, sent in SADB_GETSPI.
@@ -180,3 +180,21 @@ type Unknown struct {
 	Kind ExtType
 	Body []byte // without the four bytes of length and type
 }
+
+// ExtType implements [Extension].
+func (*SA) ExtType() ExtType          { return ExtSA }
+func (e *Lifetime) ExtType() ExtType  { return e.Kind }
+func (e *Address) ExtType() ExtType   { return e.Kind }
+func (e *Key) ExtType() ExtType       { return e.Kind }
+func (e *Identity) ExtType() ExtType  { return e.Kind }
+func (e *Supported) ExtType() ExtType { return e.Kind }
+func (*Proposal) ExtType() ExtType    { return ExtProposal }
+func (*SPIRange) ExtType() ExtType    { return ExtSPIRange }
+func (*SA2) ExtType() ExtType         { return ExtSA2 }
+func (*Policy) ExtType() ExtType      { return ExtPolicy }
+func (*NATTType) ExtType() ExtType    { return ExtNATTType }
+func (e *NATTPort) ExtType() ExtType  { return e.Kind }
+func (*NATTFrag) ExtType() ExtType    { return ExtNATTFrag }
+func (*SAReplay) ExtType() ExtType    { return ExtSAReplay }
+func (*HWIF) ExtType() ExtType        { return ExtHWIF }
+func (e *Unknown) ExtType() ExtType   { return e.Kind }
