@@ -46,12 +46,13 @@ func (h *head) index() Index  { return Index{h.src, h.dst, h.reqID} }
 
 // create makes an SA that begins now. It is in no list and no table yet.
 func (db *DB) create(s Spec, state pfkey.SAState, transform *esp.SA, k *keys) *SA {
+	reused := transform != nil && db.used.note(&s)
 	s.AuthKey, s.EncryptKey = nil, nil
 	s.NATT = s.encapsulation()
 	db.births++
 	now := db.now()
 	sa := &SA{
-		Spec: s, ESP: transform, Created: now,
+		Spec: s, ESP: transform, Created: now, KeyReused: reused,
 		usage: &usage{now: db.now, origin: now}, keys: k,
 		born: db.births, heap: -1,
 	}

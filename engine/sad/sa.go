@@ -28,6 +28,11 @@ type SA struct {
 	// given out.
 	Created time.Time
 
+	// KeyReused says that the database has held an SA with this key before and
+	// that its algorithm does not survive that: the same IVs come again.
+	// Somebody should be told.
+	KeyReused bool
+
 	state atomic.Uint32
 	usage *usage
 	keys  *keys

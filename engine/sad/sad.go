@@ -38,7 +38,7 @@ const DefaultLarvalLifetime = 30 * time.Second
 // Config is what a DB takes from outside.
 type Config struct {
 	Now  func() time.Time // nil: time.Now
-	Rand io.Reader        // for SPIs and IVs, used concurrently; nil: crypto/rand
+	Rand io.Reader        // for SPIs and the seeds of IVs; nil: crypto/rand
 
 	// PreferOld makes Outbound choose the oldest of several SAs, as FreeBSD
 	// does with net.key.preferred_oldsa=1.
@@ -65,6 +65,7 @@ type DB struct {
 	heads     map[headKey]*head
 	pairs     map[pairKey]map[*head]struct{}
 	order     list.List // of *head, the newest first
+	used      usedKeys
 	births    uint64
 	deadlines deadlines
 	watched   list.List // of *SA whose use has to be looked at
@@ -82,6 +83,7 @@ func New(c Config) *DB {
 		outbound:  newTable[Index, outbound](),
 		heads:     map[headKey]*head{},
 		pairs:     map[pairKey]map[*head]struct{}{},
+		used:      newUsedKeys(),
 	}
 	if db.now == nil {
 		db.now = time.Now
@@ -108,24 +110,23 @@ func (db *DB) Add(s Spec) (*SA, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if err := db.checkTCP(&s); err != nil {
+		return nil, err
+	}
+	if db.spis.get(s.SPI) != nil {
+		if s.SAType != pfkey.SATypeTCPSignature {
+			return nil, fmt.Errorf("SPI %d is taken: %w", s.SPI, syscall.EEXIST)
+		}
+		var err error
+		if s.SPI, err = db.freeSPI(s.SAType, 0, 0); err != nil {
+			return nil, err
+		}
+	}
 	transform, err := db.transform(&s)
 	if err != nil {
 		return nil, err
-	}
-
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	if s.SAType == pfkey.SATypeTCPSignature {
-		if err := db.checkTCP(&s); err != nil {
-			return nil, err
-		}
-		if db.spis.get(s.SPI) != nil {
-			if s.SPI, err = db.freeSPI(s.SAType, 0, 0); err != nil {
-				return nil, err
-			}
-		}
-	} else if db.spis.get(s.SPI) != nil {
-		return nil, taken(s.SPI)
 	}
 	sa := db.create(s, pfkey.StateMature, transform, newKeys(&s))
 	db.insert(sa)
@@ -225,7 +226,7 @@ func (db *DB) revise(old *SA, s Spec, src, dst netip.Addr) (*SA, error) {
 	}
 	next := &SA{
 		Spec: old.Spec, ESP: old.ESP, Created: old.Created,
-		usage: old.usage, keys: old.keys, born: old.born, heap: -1,
+		KeyReused: old.KeyReused, usage: old.usage, keys: old.keys, born: old.born, heap: -1,
 	}
 	next.setState(pfkey.StateMature)
 	next.Hard, next.Soft = s.Hard, s.Soft
@@ -366,10 +367,10 @@ func (db *DB) transform(s *Spec) (*esp.SA, error) {
 		return nil, nil
 	}
 	padding := esp.Sequential
-	switch {
-	case s.Flags&pfkey.SAFlagPadZero != 0:
+	switch s.Flags & pfkey.SAFlagPadMask {
+	case pfkey.SAFlagPadZero:
 		padding = esp.Zero
-	case s.Flags&pfkey.SAFlagPadRandom != 0:
+	case pfkey.SAFlagPadRandom:
 		padding = esp.Random
 	}
 	sa, err := esp.New(esp.Config{
@@ -404,8 +405,4 @@ func (db *DB) checkTCP(s *Spec) error {
 		return fmt.Errorf("there is a TCP-MD5 SA from %v to %v: %w", s.Src, s.Dst, syscall.EEXIST)
 	}
 	return nil
-}
-
-func taken(spi uint32) error {
-	return fmt.Errorf("SPI %d is taken: %w", spi, syscall.EEXIST)
 }

@@ -7,12 +7,13 @@ import (
 	"syscall"
 
 	"ifipsec/engine/algorithm"
+	"ifipsec/engine/esp"
 	"ifipsec/engine/pfkey"
 )
 
-// MaxReplayWindow is the largest replay window, in packets, that an SA may
-// have: a bitmap of 128 KiB. FreeBSD would try to allocate four gigabits.
-const MaxReplayWindow = 1 << 20
+// MaxReplayWindow is the largest replay window, in packets, that an SA of any
+// type may have. FreeBSD would try to allocate one of 2^32.
+const MaxReplayWindow = esp.MaxReplayWindow
 
 // Spec is what SADB_ADD says of an SA (RFC 2367, section 3.1.3).
 type Spec struct {
@@ -115,12 +116,15 @@ func (s *Spec) check() error {
 		if s.Encrypt != 0 || len(s.EncryptKey) != 0 {
 			return invalid("an AH SA has no encryption")
 		}
+		if s.Auth == algorithm.AuthTCPMD5 {
+			return invalid("tcp-md5 does not authenticate AH")
+		}
 		return s.checkAuth()
 	case pfkey.SATypeTCPSignature:
 		if s.Encrypt != 0 || len(s.EncryptKey) != 0 {
 			return invalid("a TCP-MD5 SA has no encryption")
 		}
-		if s.Auth != tcpMD5 {
+		if s.Auth != algorithm.AuthTCPMD5 {
 			return invalid("authentication algorithm %d in a TCP-MD5 SA, want tcp-md5", s.Auth)
 		}
 		return s.checkAuth()
@@ -146,13 +150,13 @@ func (s *Spec) checkNATT() error {
 	return nil
 }
 
-// tcpMD5 is SADB_X_AALG_TCP_MD5.
-const tcpMD5 = 252
-
 func (s *Spec) checkESP() error {
 	const old = pfkey.SAFlagOld
 	if s.Flags&(old|pfkey.SAFlagDeriv) == old|pfkey.SAFlagDeriv {
 		return invalid("an old ESP SA has no derived IV")
+	}
+	if s.Flags&(old|pfkey.SAFlagIV4B) == pfkey.SAFlagIV4B {
+		return invalid("only an old ESP SA has an IV of 4 bytes")
 	}
 	if s.Encrypt == 0 {
 		return invalid("an ESP SA needs an encryption algorithm (null is one)")
@@ -194,8 +198,8 @@ func (s *Spec) checkIPComp() error {
 	if len(s.EncryptKey) != 0 {
 		return invalid("an IPComp SA has no key")
 	}
-	if _, ok := algorithm.CompressionByID(s.Encrypt); !ok {
-		return invalid("compression algorithm %d is unknown", s.Encrypt)
+	if s.Encrypt != algorithm.CompressDeflate {
+		return invalid("compression algorithm %d, want deflate", s.Encrypt)
 	}
 	return nil
 }

@@ -22,8 +22,8 @@ type Policy struct {
 	Dir  pfkey.Direction // in or out
 	Type pfkey.PolicyType
 
-	// Scope is global for policies that are added, ifnet for those that belong
-	// to the interface IfName.
+	// Scope is global for policies that are added, where 0 stands for it, and
+	// ifnet for those that belong to the interface IfName.
 	Scope  pfkey.Scope
 	IfName string
 

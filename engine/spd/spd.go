@@ -100,7 +100,7 @@ func (db *DB) add(p Policy, replace bool) (*Policy, error) {
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	if p.Scope != pfkey.ScopeGlobal {
+	if p.Scope != 0 && p.Scope != pfkey.ScopeGlobal {
 		return nil, invalid("policy scope %v, want global", p.Scope)
 	}
 	db.mu.Lock()
@@ -113,7 +113,7 @@ func (db *DB) add(p Policy, replace bool) (*Policy, error) {
 		db.remove(old)
 	}
 	next := p.stored()
-	next.IfName = ""
+	next.Scope, next.IfName = pfkey.ScopeGlobal, ""
 	for i := range next.Requests {
 		r := &next.Requests[i]
 		switch {
