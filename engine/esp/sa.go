@@ -78,7 +78,7 @@ type SA struct {
 	alignOut      int // what is encrypted is padded to a multiple of this many octets
 	alignIn       int // what is decrypted must be a multiple of this many octets
 
-	random   *random
+	random   *random   // nil if neither IV nor padding is random
 	contexts sync.Pool // of *context
 
 	state state
@@ -143,15 +143,12 @@ func New(c Config) (*SA, error) {
 	}
 	sa.state.window.init(c.ReplayWindow)
 
-	seed := c.Rand
-	if seed == nil {
-		seed = rand.Reader
-	}
 	var err error
-	if sa.random, err = newRandom(seed); err != nil {
-		return nil, err
+	if enc.BlockSize > 1 || c.Padding == Random {
+		if sa.random, err = newRandom(c.Rand); err != nil {
+			return nil, fmt.Errorf("esp: %w", err)
+		}
 	}
-
 	var protect func() protection
 	if enc.AEAD {
 		protect, sa.icvLen, err = newCombined(enc, &c)
@@ -282,9 +279,12 @@ type random struct {
 }
 
 func newRandom(seed io.Reader) (*random, error) {
+	if seed == nil {
+		seed = rand.Reader
+	}
 	key := make([]byte, 32)
 	if _, err := io.ReadFull(seed, key); err != nil {
-		return nil, fmt.Errorf("esp: no random seed: %w: %w", err, syscall.EIO)
+		return nil, fmt.Errorf("no random seed: %w: %w", err, syscall.EIO)
 	}
 	block, err := aes.NewCipher(key)
 	if err != nil {

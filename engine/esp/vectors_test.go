@@ -2,6 +2,7 @@ package esp
 
 import (
 	"bytes"
+	"crypto/aes"
 	"crypto/cipher"
 	"encoding/binary"
 	"encoding/hex"
@@ -143,6 +144,31 @@ func chunks(data []byte, n int) func(func([]byte) bool) {
 				return
 			}
 			data = data[k:]
+		}
+	}
+}
+
+// TestCTR compares every length with the stream of package crypto/cipher.
+func TestCTR(t *testing.T) {
+	t.Parallel()
+	k := key(160)
+	newCipher, err := newCTR(k, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCipher()
+	block, err := aes.NewCipher(k[:16])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 300 {
+		iv, text := make([]byte, 8), payloadOf(n)
+		c.encrypt(iv, text[:n:n], uint64(n)<<32)
+		want := make([]byte, n)
+		counter := append(append(bytes.Clone(k[16:]), iv...), 0, 0, 0, 1)
+		cipher.NewCTR(block, counter).XORKeyStream(want, payloadOf(n))
+		if !bytes.Equal(text, want) {
+			t.Fatalf("%d octets encrypted to\n%x, want\n%x", n, text, want)
 		}
 	}
 }
