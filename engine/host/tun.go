@@ -1,0 +1,105 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/tun"
+)
+
+const tunPath = "/dev/net/tun"
+
+// TUN says how a TUN device is to be.
+type TUN struct {
+	Name string // a name that no link has
+	MTU  int    // in bytes
+
+	// Offload lets the kernel hand over TCP and UDP segments before they are
+	// split, and take them joined. Some kernels refuse what is joined (EINVAL
+	// on writing); without it every packet is a read or write of its own.
+	Offload bool
+}
+
+// CreateTUN makes a TUN device in the thread's network namespace. It is down,
+// and has no IPv6 link-local address when it comes up. It is gone when it is
+// closed. Its channel of events stays empty: see [Host.Watch].
+//
+// EEXIST: a link has the name. EPERM: not root. ENOENT: the host has no
+// /dev/net/tun. EINVAL: no name for a link, or no MTU that a TUN can have.
+func (h *Host) CreateTUN(t TUN) (tun.Device, error) {
+	fd, err := openTUN(t)
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", t.Name, err)
+	}
+	dev, _, err := tun.CreateUnmonitoredTUNFromFD(fd)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("create %s: %w", t.Name, err)
+	}
+	if err := h.prepare(t); err != nil {
+		dev.Close()
+		return nil, fmt.Errorf("create %s: %w", t.Name, err)
+	}
+	return dev, nil
+}
+
+func openTUN(t TUN) (fd int, err error) {
+	request, err := unix.NewIfreq(t.Name)
+	if err != nil || t.Name == "" {
+		return -1, fmt.Errorf("%q is no name for a link: %w", t.Name, syscall.EINVAL)
+	}
+	fd, err = unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return -1, fmt.Errorf("open %s, which the kernel's module tun provides: %w", tunPath, err)
+	case err != nil:
+		return -1, fmt.Errorf("open %s: %w", tunPath, err)
+	}
+	flags := uint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_TUN_EXCL)
+	if t.Offload {
+		flags |= unix.IFF_VNET_HDR
+	}
+	request.SetUint16(flags)
+	err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
+	if err != nil {
+		unix.Close(fd)
+	}
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return -1, fmt.Errorf("a link has the name: %w", syscall.EEXIST)
+	case errors.Is(err, unix.EPERM):
+		return -1, fmt.Errorf("needs CAP_NET_ADMIN: %w", err)
+	case err != nil:
+		return -1, fmt.Errorf("TUNSETIFF: %w", err)
+	}
+	return fd, nil
+}
+
+// prepare does what has to be done before the link comes up for the first time.
+func (h *Host) prepare(t TUN) error {
+	l, err := h.link(t.Name)
+	if err != nil {
+		return err
+	}
+	err = h.netlink.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE)
+	// A kernel without IPv6 makes no link-local address either.
+	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("turn off automatic IPv6 addresses: %w", err)
+	}
+	return h.setMTU(l, t.MTU)
+}
+
+func (h *Host) setMTU(l netlink.Link, mtu int) error {
+	if mtu <= 0 {
+		return fmt.Errorf("MTU %d: %w", mtu, syscall.EINVAL)
+	}
+	if err := h.netlink.LinkSetMTU(l, mtu); err != nil {
+		return fmt.Errorf("MTU %d: %w", mtu, err)
+	}
+	return nil
+}
