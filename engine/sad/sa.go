@@ -16,13 +16,17 @@ import (
 // lives: [DB.Update] puts a new SA in its place, which shares the transform
 // and the usage counters.
 type SA struct {
-	// Spec is what the SA was made from, without the keys: see [SA.Keys].
-	Spec
-
 	// ESP is the transform. It is nil in a larval SA, in SAs of other types
 	// than ESP, and in those of RFC 1827's ESP (esp-old), which are stored and
 	// listed and carry no packets.
 	ESP *esp.SA
+
+	// With ESP and the addresses, which Spec begins with, this is what a look-up
+	// reads: one line of cache.
+	state atomic.Uint32
+
+	// Spec is what the SA was made from, without the keys: see [SA.Keys].
+	Spec
 
 	// Created is when the SA was added, or in a larval one when its SPI was
 	// given out.
@@ -33,7 +37,6 @@ type SA struct {
 	// Somebody should be told.
 	KeyReused bool
 
-	state atomic.Uint32
 	usage *usage
 	keys  *keys
 

@@ -17,9 +17,9 @@ const MaxReplayWindow = esp.MaxReplayWindow
 
 // Spec is what SADB_ADD says of an SA (RFC 2367, section 3.1.3).
 type Spec struct {
-	SPI      uint32 // host byte order
-	SAType   pfkey.SAType
 	Src, Dst netip.Addr // one family; a link-local address keeps its zone
+	SPI      uint32     // host byte order
+	SAType   pfkey.SAType
 	Mode     pfkey.Mode
 	ReqID    uint32 // binds the SA to policies; 0 to none in particular
 
