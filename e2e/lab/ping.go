@@ -1,0 +1,172 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+)
+
+// Ping is a number of ICMP echo requests and how they are sent.
+type Ping struct {
+	To       netip.Addr
+	From     netip.Addr    // zero: the system's choice
+	Count    int           // 0: 1
+	Size     int           // of the data in bytes; 0: 56
+	Interval time.Duration // from one request to the next
+	Timeout  time.Duration // for the last answer; 0: a second
+	Output   io.Writer     // told what ping(8) would print; nil: nobody
+}
+
+// PingResult says what became of a [Ping].
+type PingResult struct {
+	Sent, Received int
+}
+
+// Ping sends echo requests and counts the answers that are right in every byte.
+// A request that the system refuses to send counts as sent: what is lost on the
+// way out is lost too.
+func (h *Host) Ping(ctx context.Context, p Ping) (PingResult, error) {
+	if p.Count == 0 {
+		p.Count = 1
+	}
+	if p.Size == 0 {
+		p.Size = 56
+	}
+	if p.Timeout == 0 {
+		p.Timeout = time.Second
+	}
+	if p.Output == nil {
+		p.Output = io.Discard
+	}
+	result, err := h.ping(ctx, p)
+	if err != nil {
+		return result, fmt.Errorf("%s: ping %s: %w", h.Name, p.To, err)
+	}
+	return result, nil
+}
+
+func (h *Host) ping(ctx context.Context, p Ping) (result PingResult, err error) {
+	var conn *icmp.PacketConn
+	err = h.Do(func() (err error) {
+		conn, err = listenICMP(p.To, p.From)
+		return err
+	})
+	if err != nil {
+		return result, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+
+	// Others on the host may be waiting for answers too: random data tells ours.
+	data := make([]byte, p.Size)
+	rand.Read(data)
+	id := int(binary.NativeEndian.Uint16(append(data[:len(data):len(data)], 0, 0)))
+
+	start := time.Now()
+	sent := make([]time.Time, p.Count) // zero once it is answered
+	answers, done := make(chan int), make(chan struct{})
+	defer close(done)
+	go receive(conn, p, id, data, answers, done)
+
+	fmt.Fprintf(p.Output, "PING %s: %d data bytes\n", p.To, p.Size)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for result.Received < p.Count {
+		select {
+		case <-timer.C:
+			if result.Sent == p.Count {
+				p.summary(result)
+				return result, nil
+			}
+			sent[result.Sent] = time.Now()
+			msg, err := (&icmp.Message{Type: echoRequest(p.To), Body: &icmp.Echo{ID: id, Seq: result.Sent, Data: data}}).Marshal(nil)
+			if err != nil {
+				return result, err
+			}
+			result.Sent++
+			if _, err := conn.WriteTo(msg, &net.IPAddr{IP: p.To.AsSlice(), Zone: p.To.Zone()}); err != nil {
+				fmt.Fprintf(p.Output, "ping: %v\n", err)
+			}
+			if result.Sent == p.Count {
+				timer.Reset(p.Timeout)
+			} else {
+				timer.Reset(time.Until(start.Add(time.Duration(result.Sent) * p.Interval)))
+			}
+		case seq, ok := <-answers:
+			if !ok {
+				return result, context.Cause(ctx)
+			}
+			if seq >= len(sent) || sent[seq].IsZero() {
+				fmt.Fprintf(p.Output, "%d bytes from %s: icmp_seq=%d (DUP!)\n", p.Size+8, p.To, seq)
+				continue
+			}
+			fmt.Fprintf(p.Output, "%d bytes from %s: icmp_seq=%d time=%.3f ms\n",
+				p.Size+8, p.To, seq, float64(time.Since(sent[seq]).Nanoseconds())/1e6)
+			sent[seq] = time.Time{}
+			result.Received++
+		}
+	}
+	p.summary(result)
+	return result, nil
+}
+
+func (p Ping) summary(r PingResult) {
+	fmt.Fprintf(p.Output, "--- %s ping statistics ---\n%d packets transmitted, %d packets received, %.1f%% packet loss\n",
+		p.To, r.Sent, r.Received, 100*float64(r.Sent-r.Received)/float64(r.Sent))
+}
+
+// receive sends the sequence numbers of the right answers until conn or done is
+// closed.
+func receive(conn *icmp.PacketConn, p Ping, id int, data []byte, answers chan<- int, done <-chan struct{}) {
+	defer close(answers)
+	buf := make([]byte, 1<<16)
+	for {
+		n, from, err := conn.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		addr, _ := netip.AddrFromSlice(from.(*net.IPAddr).IP)
+		if addr.Unmap() != p.To.WithZone("") {
+			continue
+		}
+		msg, err := icmp.ParseMessage(echoRequest(p.To).Protocol(), buf[:n])
+		if err != nil || (msg.Type != ipv4.ICMPTypeEchoReply && msg.Type != ipv6.ICMPTypeEchoReply) {
+			continue
+		}
+		if echo, ok := msg.Body.(*icmp.Echo); ok && echo.ID == id && bytes.Equal(echo.Data, data) {
+			select {
+			case answers <- echo.Seq:
+			case <-done:
+				return
+			}
+		}
+	}
+}
+
+func listenICMP(to, from netip.Addr) (*icmp.PacketConn, error) {
+	network, local := "ip4:icmp", "0.0.0.0"
+	if to.Is6() {
+		network, local = "ip6:ipv6-icmp", "::"
+	}
+	if from.IsValid() {
+		local = from.String()
+	}
+	return icmp.ListenPacket(network, local)
+}
+
+func echoRequest(to netip.Addr) icmp.Type {
+	if to.Is6() {
+		return ipv6.ICMPTypeEchoRequest
+	}
+	return ipv4.ICMPTypeEcho
+}
