@@ -72,7 +72,7 @@ type Encryption struct {
 	ID      uint8    // number in PF_KEYv2
 	Name    string   // as setkey(8) prints it first among its names
 	Aliases []string // other names that setkey(8) accepts
-	Era     Era      // releases that accept Name
+	Era     Era      // releases whose setkey(8) has it, if not by every name
 	Weak    string   // why it should not be used any more; empty if nothing is known against it
 
 	Key      KeyBits // valid key lengths, salt included
@@ -106,7 +106,7 @@ func (e *Encryption) CheckKey(bits int) error {
 type Authentication struct {
 	ID   uint8  // number in PF_KEYv2
 	Name string // as setkey(8) names it
-	Era  Era    // releases that accept Name
+	Era  Era    // releases whose setkey(8) has it
 	Weak string // why it should not be used any more; empty if nothing is known against it
 
 	Key    KeyBits // valid key lengths
@@ -129,7 +129,7 @@ func (a *Authentication) CheckKey(bits int) error {
 type Compression struct {
 	ID   uint8  // number in PF_KEYv2
 	Name string // as setkey(8) names it
-	Era  Era    // releases that accept Name
+	Era  Era    // releases whose setkey(8) has it
 }
 
 // String returns the algorithm's name.

@@ -106,6 +106,46 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// TestEras: the names that each release's setkey(8) lists.
+func TestEras(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		era            Era
+		encryption     string
+		authentication string
+	}{
+		{FreeBSD11, "des-cbc 3des-cbc cast128-cbc blowfish-cbc null aes-cbc aes-ctr aes-gcm-16 camellia-cbc twofish-cbc",
+			"hmac-md5 hmac-sha1 hmac-sha2-256 hmac-sha2-384 hmac-sha2-512 hmac-ripemd160 aes-xcbc-mac keyed-md5 keyed-sha1 null tcp-md5"},
+		{FreeBSD14, "null aes-cbc aes-ctr chacha20-poly1305 aes-gcm-16",
+			"hmac-sha1 hmac-sha2-256 hmac-sha2-384 hmac-sha2-512 aes-xcbc-mac chacha20-poly1305 null tcp-md5"},
+		{BothEras, "null aes-cbc aes-ctr aes-gcm-16",
+			"hmac-sha1 hmac-sha2-256 hmac-sha2-384 hmac-sha2-512 aes-xcbc-mac null tcp-md5"},
+	} {
+		var encryption, authentication []string
+		for _, e := range Encryptions() {
+			if e.Era.Has(tt.era) {
+				encryption = append(encryption, e.String())
+			}
+		}
+		for _, a := range Authentications() {
+			if a.Era.Has(tt.era) {
+				authentication = append(authentication, a.String())
+			}
+		}
+		if got := strings.Join(encryption, " "); got != tt.encryption {
+			t.Errorf("era %d: encryption\n%s, want\n%s", tt.era, got, tt.encryption)
+		}
+		if got := strings.Join(authentication, " "); got != tt.authentication {
+			t.Errorf("era %d: authentication\n%s, want\n%s", tt.era, got, tt.authentication)
+		}
+	}
+	for _, c := range Compressions() {
+		if !c.Era.Has(BothEras) {
+			t.Errorf("compression %s: era %d, want both", c, c.Era)
+		}
+	}
+}
+
 func checkKeyBits(t *testing.T, name string, k KeyBits) {
 	t.Helper()
 	if k.Min > k.Max || k.Step <= 0 || k.Step%8 != 0 || (k.Max-k.Min)%k.Step != 0 {

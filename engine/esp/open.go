@@ -53,9 +53,9 @@ func (sa *SA) Open(packet []byte) (payload []byte, next uint8, err error) {
 		return nil, 0, ErrReplay
 	}
 
-	ctx := sa.contexts.Get().(*context)
-	authentic := ctx.protection.open(packet, seq)
-	sa.contexts.Put(ctx)
+	w := sa.workers.Get().(*worker)
+	authentic := w.protection.open(packet, seq)
+	sa.workers.Put(w)
 	if !authentic {
 		return nil, 0, ErrICV
 	}

@@ -79,7 +79,7 @@ type SA struct {
 	alignIn       int // what is decrypted must be a multiple of this many octets
 
 	random   *random   // nil if neither IV nor padding is random
-	contexts sync.Pool // of *context
+	workers  sync.Pool // of *worker
 
 	state state
 }
@@ -92,9 +92,9 @@ type state struct {
 	window window
 }
 
-// context is what one packet at a time needs to be sealed or opened. An SA has
-// as many as packets are worked on at once.
-type context struct {
+// worker is what sealing or opening one packet needs. An SA has as many as
+// packets are worked on at once.
+type worker struct {
 	protection protection
 	random     randomReader
 }
@@ -158,8 +158,8 @@ func New(c Config) (*SA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("esp: %w", err)
 	}
-	sa.contexts.New = func() any {
-		return &context{protection: protect(), random: randomReader{random: sa.random}}
+	sa.workers.New = func() any {
+		return &worker{protection: protect(), random: randomReader{random: sa.random}}
 	}
 	return sa, nil
 }
@@ -265,8 +265,8 @@ type ReplayState struct {
 
 // ReplayState returns the state of the replay window.
 func (sa *SA) ReplayState() ReplayState {
-	w := &sa.state.window
-	return ReplayState{Window: uint32(w.size), Highest: w.top.Load()}
+	window := &sa.state.window
+	return ReplayState{Window: uint32(window.size), Highest: window.top.Load()}
 }
 
 // random makes octets that nobody without its key can foresee: the encryption

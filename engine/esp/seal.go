@@ -38,7 +38,7 @@ func (sa *SA) Seal(seq uint64, buf []byte, off, n int, next uint8) (start, end i
 		return 0, 0, ErrNoRoom
 	}
 	packet := buf[start:end:end]
-	ctx := sa.contexts.Get().(*context)
+	w := sa.workers.Get().(*worker)
 
 	binary.BigEndian.PutUint32(packet, sa.spi)
 	binary.BigEndian.PutUint32(packet[4:], uint32(seq))
@@ -49,12 +49,12 @@ func (sa *SA) Seal(seq uint64, buf []byte, off, n int, next uint8) (start, end i
 	case Zero:
 		clear(trailer[:pad])
 	case Random:
-		ctx.random.fill(trailer[:pad])
+		w.random.fill(trailer[:pad])
 	}
 	trailer[pad] = uint8(pad)
 	trailer[pad+1] = next
-	ctx.protection.seal(packet, seq)
+	w.protection.seal(packet, seq)
 
-	sa.contexts.Put(ctx)
+	sa.workers.Put(w)
 	return start, end, nil
 }
