@@ -129,9 +129,16 @@ func (h *Host) Close() error {
 	for _, f := range h.namespaces {
 		f.Close()
 	}
-	// The first process ends by itself, and the kernel lets nobody reap it
-	// before it has killed and reaped every other process of the host.
-	return h.init.Wait()
+	// The kernel kills every other process of the host with the first, and lets
+	// nobody reap the first before it has reaped the others.
+	if err := h.init.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	var killed *exec.ExitError
+	if err := h.init.Wait(); err != nil && !errors.As(err, &killed) {
+		return err
+	}
+	return nil
 }
 
 // PID is the process ID of the host's first process, as the maker sees it.
