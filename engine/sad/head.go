@@ -13,7 +13,10 @@ import (
 )
 
 // head is the group of SAs that share type, mode, addresses and reqid:
-// FreeBSD's secashead. SAs are dumped group by group.
+// FreeBSD's secashead. SAs are dumped group by group. FreeBSD also puts an SA
+// without a reqid into the group of whatever reqid there is, and a tunnel
+// into a group of mode any, so that it changes its reqid or its mode without
+// being asked; here an SA stays what it was added as.
 type head struct {
 	headKey
 	elem   *list.Element // of DB.order

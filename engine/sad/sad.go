@@ -12,7 +12,9 @@
 //	ENOENT          there is no such SA (FreeBSD: ESRCH, setkey says "No entry")
 //	ESRCH           an update names an SA of another tunnel
 //	EINVAL          anything else that is wrong with a request
+//	EOPNOTSUPP      an algorithm is known by name only (FreeBSD: EINVAL)
 //	EPROTONOSUPPORT the SA type is unspecified
+//	EAGAIN, EIO     there is no randomness
 //
 // A request that fails changes nothing.
 package sad
@@ -200,9 +202,6 @@ func (db *DB) complete(larval *SA, s Spec) (*SA, error) {
 		return nil, invalid("SPI %d was given to process %d, not %d", s.SPI, larval.PID, s.PID)
 	}
 	s.Mode, s.ReqID, s.Seq = larval.Mode, larval.ReqID, larval.Seq
-	if err := s.checkSPI(); err != nil {
-		return nil, err
-	}
 	if err := s.check(); err != nil {
 		return nil, err
 	}
@@ -373,7 +372,7 @@ func (db *DB) transform(s *Spec) (*esp.SA, error) {
 	case pfkey.SAFlagPadRandom:
 		padding = esp.Random
 	}
-	sa, err := esp.New(esp.Config{
+	return esp.New(esp.Config{
 		SPI:               s.SPI,
 		Encryption:        s.Encrypt,
 		EncryptionKey:     s.EncryptKey,
@@ -385,10 +384,6 @@ func (db *DB) transform(s *Spec) (*esp.SA, error) {
 		Padding:           padding,
 		Rand:              db.rand,
 	})
-	if err != nil {
-		return nil, einval(err)
-	}
-	return sa, nil
 }
 
 // matches says whether an update with s means sa: FreeBSD's key_cmpsaidx with

@@ -355,6 +355,55 @@ func TestGetSPIFindsTheLastFreeOne(t *testing.T) {
 	wantErrno(t, err, syscall.EEXIST)
 }
 
+func TestGetSPITriesAgain(t *testing.T) {
+	t.Parallel()
+	zeros := strings.Repeat("\x00", 8)
+	for name, tt := range map[string]struct {
+		random string
+		errno  syscall.Errno
+	}{
+		"second try":      {zeros + strings.Repeat("\x22", 8), 0},
+		"runs dry":        {zeros, syscall.EAGAIN},
+		"always the same": {strings.Repeat(zeros, spiTries+1), syscall.EEXIST},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := New(Config{Rand: strings.NewReader(tt.random)})
+			add(t, db, tunnel(1000, func(s *Spec) { *s = ah(1000) })) // takes no randomness
+			sa, err := db.GetSPI(tunnel(0), 1000, 1_000_000)
+			if tt.errno != 0 {
+				wantErrno(t, err, tt.errno)
+			} else if err != nil || sa.SPI <= 1000 {
+				t.Errorf("GetSPI = %v, %v", sa, err)
+			}
+		})
+	}
+}
+
+func TestPadding(t *testing.T) {
+	t.Parallel()
+	for flags, want := range map[pfkey.SAFlags]func(pad []byte) bool{
+		0:                     func(pad []byte) bool { return bytes.Equal(pad, []byte{1}) },
+		pfkey.SAFlagPadZero:   func(pad []byte) bool { return bytes.Equal(pad, []byte{0}) },
+		pfkey.SAFlagPadRandom: func(pad []byte) bool { return len(pad) == 1 },
+	} {
+		db, _ := newDB(t)
+		sa := add(t, db, tunnel(1000, func(s *Spec) {
+			s.Flags, s.Encrypt, s.EncryptKey = flags, algorithm.EncryptNull, nil
+		}))
+		const payload = 5 // with pad length and next header 7, one short of a multiple of 4
+		off := sa.ESP.HeaderLen()
+		buf := make([]byte, off+payload+sa.ESP.MaxTrailerLen())
+		_, end, err := sa.ESP.Seal(1, buf, off, payload, 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pad := buf[off+payload : end-2]; !want(pad) {
+			t.Errorf("with flags %#x the padding is %x", flags, pad)
+		}
+	}
+}
+
 func TestRandomnessThatFails(t *testing.T) {
 	t.Parallel()
 	db := New(Config{Rand: strings.NewReader("seven b")})
@@ -407,17 +456,20 @@ func TestUpdateRefuses(t *testing.T) {
 		spec Spec
 		want syscall.Errno
 	}{
-		"no such SPI":            {tunnel(1), syscall.EINVAL},
-		"other destination":      {tunnel(1000, func(s *Spec) { s.Dst = hostC }), syscall.ESRCH},
-		"other reqid":            {tunnel(1000, func(s *Spec) { s.ReqID = 101 }), syscall.ESRCH},
-		"other mode":             {tunnel(1000, func(s *Spec) { s.Mode = pfkey.ModeTransport }), syscall.ESRCH},
-		"other type":             {ah(1000), syscall.ESRCH},
-		"other key":              {tunnel(1000, func(s *Spec) { s.EncryptKey = make([]byte, 16) }), syscall.EINVAL},
-		"new authentication key": {tunnel(1000, func(s *Spec) { s.AuthKey = make([]byte, 16) }), syscall.EINVAL},
-		"NAT-T without ports":    {tunnel(1000, func(s *Spec) { s.NATT = &NATT{} }), syscall.EINVAL},
-		"larval, other process":  {tunnel(5000, func(s *Spec) { s.PID = 43 }), syscall.EINVAL},
-		"larval, bad key":        {tunnel(5000, func(s *Spec) { s.EncryptKey = nil }), syscall.EINVAL},
-		"larval, other reqid":    {tunnel(5000, func(s *Spec) { s.ReqID = 101 }), syscall.ESRCH},
+		"no such SPI":             {tunnel(1), syscall.EINVAL},
+		"other destination":       {tunnel(1000, func(s *Spec) { s.Dst = hostC }), syscall.ESRCH},
+		"other reqid":             {tunnel(1000, func(s *Spec) { s.ReqID = 101 }), syscall.ESRCH},
+		"other mode":              {tunnel(1000, func(s *Spec) { s.Mode = pfkey.ModeTransport }), syscall.ESRCH},
+		"other type":              {ah(1000), syscall.ESRCH},
+		"other key":               {tunnel(1000, func(s *Spec) { s.EncryptKey = make([]byte, 16) }), syscall.EINVAL},
+		"new authentication key":  {tunnel(1000, func(s *Spec) { s.AuthKey = make([]byte, 16) }), syscall.EINVAL},
+		"NAT-T without ports":     {tunnel(1000, func(s *Spec) { s.NATT = &NATT{} }), syscall.EINVAL},
+		"two families":            {tunnel(1000, func(s *Spec) { s.Dst = host6 }), syscall.EINVAL},
+		"larval, not implemented": {tunnel(5000, func(s *Spec) { s.Encrypt = algorithm.EncryptTwofish }), syscall.EOPNOTSUPP},
+		"larval, second TCP":      {func() Spec { s := tcp(hostA, hostB); s.SPI = 5001; return s }(), syscall.EEXIST},
+		"larval, other process":   {tunnel(5000, func(s *Spec) { s.PID = 43 }), syscall.EINVAL},
+		"larval, bad key":         {tunnel(5000, func(s *Spec) { s.EncryptKey = nil }), syscall.EINVAL},
+		"larval, other reqid":     {tunnel(5000, func(s *Spec) { s.ReqID = 101 }), syscall.ESRCH},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -426,6 +478,10 @@ func TestUpdateRefuses(t *testing.T) {
 			sa := add(t, db, tunnel(1000))
 			larval, err := db.GetSPI(tunnel(0), 5000, 5000)
 			if err != nil {
+				t.Fatal(err)
+			}
+			add(t, db, tcp(hostA, hostB))
+			if _, err := db.GetSPI(tcp(hostA, hostB), 5001, 5001); err != nil {
 				t.Fatal(err)
 			}
 			_, err = db.Update(tt.spec)

@@ -1,7 +1,6 @@
 package sad
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"syscall"
@@ -166,7 +165,7 @@ func (s *Spec) checkESP() error {
 		return invalid("encryption algorithm %d is unknown", s.Encrypt)
 	}
 	if err := e.CheckKey(8 * len(s.EncryptKey)); err != nil {
-		return einval(err)
+		return err
 	}
 	if s.Auth == 0 {
 		if len(s.AuthKey) != 0 {
@@ -185,10 +184,7 @@ func (s *Spec) checkAuth() error {
 	if !ok {
 		return invalid("authentication algorithm %d is unknown", s.Auth)
 	}
-	if err := a.CheckKey(8 * len(s.AuthKey)); err != nil {
-		return einval(err)
-	}
-	return nil
+	return a.CheckKey(8 * len(s.AuthKey))
 }
 
 func (s *Spec) checkIPComp() error {
@@ -202,13 +198,4 @@ func (s *Spec) checkIPComp() error {
 		return invalid("compression algorithm %d, want deflate", s.Encrypt)
 	}
 	return nil
-}
-
-// einval gives an error the errno EINVAL unless it has one already.
-func einval(err error) error {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", err, syscall.EINVAL)
 }
