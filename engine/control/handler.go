@@ -11,8 +11,9 @@ package control
 // engine, and [Client] by asking the daemon. Methods may be called
 // concurrently.
 //
-// An error wraps the [syscall.Errno] that FreeBSD answers with. All requests
-// that name an interface: ENXIO if there is none of that name.
+// [Serve] checks requests first, so that handlers need only know the rules that
+// are about interfaces. An error wraps the [syscall.Errno] that FreeBSD answers
+// with: ENXIO for an interface that there is none of.
 type Handler interface {
 	Create(CreateRequest) (CreateResult, error)
 	Destroy(DestroyRequest) error
