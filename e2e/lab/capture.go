@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,6 +59,35 @@ func (p Packet) Chatter() bool {
 		return true
 	}
 	return false
+}
+
+// CountESP counts the ESP packets of a capture by SPI. The others are what is
+// neither ESP nor chatter.
+func CountESP(packets []Packet) (bySPI map[uint32]int, others []Packet) {
+	bySPI = make(map[uint32]int)
+	for _, p := range packets {
+		if esp, ok := p.Decode().Layer(layers.LayerTypeIPSecESP).(*layers.IPSecESP); ok {
+			bySPI[esp.SPI]++
+		} else if !p.Chatter() {
+			others = append(others, p)
+		}
+	}
+	return bySPI, others
+}
+
+// String names the frame's layers and addresses, such as
+// "Ethernet/IPv4/TCP 192.168.0.3->192.168.0.5".
+func (p Packet) String() string {
+	var names []string
+	decoded := p.Decode()
+	for _, l := range decoded.Layers() {
+		names = append(names, l.LayerType().String())
+	}
+	s := strings.Join(names, "/")
+	if n := decoded.NetworkLayer(); n != nil {
+		s += " " + n.NetworkFlow().String()
+	}
+	return s
 }
 
 // Capture records what an interface sends and receives.
