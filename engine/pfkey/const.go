@@ -5,7 +5,8 @@ import "fmt"
 // MsgType is the type of a message (RFC 2367, section 3.1, and KAME's SADB_X_*).
 type MsgType uint8
 
-// Message types. The numbers of Linux and FreeBSD are the same.
+// Message types. Up to 22 the numbers of Linux and FreeBSD are the same, and
+// FreeBSD has no others.
 const (
 	TypeGetSPI     MsgType = 1
 	TypeUpdate     MsgType = 2
@@ -103,7 +104,8 @@ const (
 // Mode is an SA's or a request's mode.
 type Mode uint8
 
-// Modes, the same on Linux and FreeBSD.
+// Modes, the same on Linux and FreeBSD; 3 is BEET on Linux and TCP-MD5 on
+// FreeBSD, and neither is a mode here.
 const (
 	ModeAny       Mode = 0
 	ModeTransport Mode = 1
@@ -137,7 +139,8 @@ func (t PolicyType) String() string { return name(policyTypeNames, t) }
 // Direction is the way of the packets that a policy selects.
 type Direction uint8
 
-// Directions. Linux's forward direction (3) is FreeBSD's "invalid".
+// Directions, the same on Linux and FreeBSD; FreeBSD has nothing like Linux's
+// forward direction (3).
 const (
 	DirAny Direction = 0
 	DirIn  Direction = 1

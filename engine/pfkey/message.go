@@ -17,9 +17,15 @@ type Message struct {
 	Type   MsgType
 	Errno  uint8 // an errno of Linux, 0 in requests
 	SAType SAType
-	Seq    uint32
-	PID    uint32
-	Exts   []Extension
+	// Reserved is 0 in requests. In what dumps and gets answer it is FreeBSD's
+	// count of references to the entry, which setkey(8) prints as refcnt.
+	Reserved uint16
+	Seq      uint32
+	PID      uint32
+	Exts     []Extension
+	// Inner is what a SADB_X_PROMISC message carries to a promiscuous listener
+	// in place of extensions, or nil (RFC 2367, section 3.1.11).
+	Inner *Message
 }
 
 // Extension is one of the extension types of this package, by pointer.
@@ -27,6 +33,60 @@ type Extension interface {
 	// ExtType is the number that marks the extension on the wire.
 	ExtType() ExtType
 }
+
+// Get returns the message's extension of type t, or nil if it has none.
+func (m *Message) Get(t ExtType) Extension {
+	for _, e := range m.Exts {
+		if e.ExtType() == t {
+			return e
+		}
+	}
+	return nil
+}
+
+// get is Get for extensions whose Go type is shared among several numbers.
+func get[T any, P interface {
+	*T
+	Extension
+}](m *Message, t ExtType) P {
+	e, _ := m.Get(t).(P)
+	return e
+}
+
+// Src returns SADB_EXT_ADDRESS_SRC, or nil if there is none.
+func (m *Message) Src() *Address { return get[Address](m, ExtAddressSrc) }
+
+// Dst returns SADB_EXT_ADDRESS_DST, or nil if there is none.
+func (m *Message) Dst() *Address { return get[Address](m, ExtAddressDst) }
+
+// KeyAuth returns SADB_EXT_KEY_AUTH, or nil if there is none.
+func (m *Message) KeyAuth() *Key { return get[Key](m, ExtKeyAuth) }
+
+// KeyEncrypt returns SADB_EXT_KEY_ENCRYPT, or nil if there is none.
+func (m *Message) KeyEncrypt() *Key { return get[Key](m, ExtKeyEncrypt) }
+
+// Current returns SADB_EXT_LIFETIME_CURRENT, or nil if there is none.
+func (m *Message) Current() *Lifetime { return get[Lifetime](m, ExtLifetimeCurrent) }
+
+// Hard returns SADB_EXT_LIFETIME_HARD, or nil if there is none.
+func (m *Message) Hard() *Lifetime { return get[Lifetime](m, ExtLifetimeHard) }
+
+// Soft returns SADB_EXT_LIFETIME_SOFT, or nil if there is none.
+func (m *Message) Soft() *Lifetime { return get[Lifetime](m, ExtLifetimeSoft) }
+
+// NATTSport returns SADB_X_EXT_NAT_T_SPORT, or nil if there is none.
+func (m *Message) NATTSport() *NATTPort { return get[NATTPort](m, ExtNATTSport) }
+
+// NATTDport returns SADB_X_EXT_NAT_T_DPORT, or nil if there is none.
+func (m *Message) NATTDport() *NATTPort { return get[NATTPort](m, ExtNATTDport) }
+
+// NATTOAI returns SADB_X_EXT_NAT_T_OAI, the original address of the initiator,
+// or nil if there is none. It is Linux's SADB_X_EXT_NAT_T_OA.
+func (m *Message) NATTOAI() *Address { return get[Address](m, ExtNATTOAI) }
+
+// NATTOAR returns SADB_X_EXT_NAT_T_OAR, the original address of the responder,
+// or nil if there is none.
+func (m *Message) NATTOAR() *Address { return get[Address](m, ExtNATTOAR) }
 
 // Find returns the message's extension of type T, or nil if it has none.
 // The address, key, lifetime and supported-algorithm extensions share a Go
@@ -44,7 +104,7 @@ func Find[T Extension](m *Message) T {
 // SA is SADB_EXT_SA (RFC 2367, section 2.3.1).
 type SA struct {
 	SPI     uint32 // host byte order
-	Replay  uint8  // replay window in packets, at most 255; see [SAReplay]
+	Replay  uint8  // replay window in bytes of bitmap, 8 packets each; see [Message.ReplayPackets]
 	State   SAState
 	Auth    uint8 // SADB_AALG_*
 	Encrypt uint8 // SADB_EALG_*, or SADB_X_CALG_* for IPComp
@@ -164,7 +224,8 @@ type NATTFrag struct {
 	Size uint16 // bytes
 }
 
-// SAReplay is SADB_X_EXT_SA_REPLAY: a replay window of any size.
+// SAReplay is SADB_X_EXT_SA_REPLAY: a replay window that is too large for
+// [SA.Replay].
 type SAReplay struct {
 	Packets uint32
 }
@@ -182,19 +243,49 @@ type Unknown struct {
 }
 
 // ExtType implements [Extension].
-func (*SA) ExtType() ExtType          { return ExtSA }
-func (e *Lifetime) ExtType() ExtType  { return e.Kind }
-func (e *Address) ExtType() ExtType   { return e.Kind }
-func (e *Key) ExtType() ExtType       { return e.Kind }
-func (e *Identity) ExtType() ExtType  { return e.Kind }
+func (*SA) ExtType() ExtType { return ExtSA }
+
+// ExtType implements [Extension].
+func (e *Lifetime) ExtType() ExtType { return e.Kind }
+
+// ExtType implements [Extension].
+func (e *Address) ExtType() ExtType { return e.Kind }
+
+// ExtType implements [Extension].
+func (e *Key) ExtType() ExtType { return e.Kind }
+
+// ExtType implements [Extension].
+func (e *Identity) ExtType() ExtType { return e.Kind }
+
+// ExtType implements [Extension].
 func (e *Supported) ExtType() ExtType { return e.Kind }
-func (*Proposal) ExtType() ExtType    { return ExtProposal }
-func (*SPIRange) ExtType() ExtType    { return ExtSPIRange }
-func (*SA2) ExtType() ExtType         { return ExtSA2 }
-func (*Policy) ExtType() ExtType      { return ExtPolicy }
-func (*NATTType) ExtType() ExtType    { return ExtNATTType }
-func (e *NATTPort) ExtType() ExtType  { return e.Kind }
-func (*NATTFrag) ExtType() ExtType    { return ExtNATTFrag }
-func (*SAReplay) ExtType() ExtType    { return ExtSAReplay }
-func (*HWIF) ExtType() ExtType        { return ExtHWIF }
-func (e *Unknown) ExtType() ExtType   { return e.Kind }
+
+// ExtType implements [Extension].
+func (*Proposal) ExtType() ExtType { return ExtProposal }
+
+// ExtType implements [Extension].
+func (*SPIRange) ExtType() ExtType { return ExtSPIRange }
+
+// ExtType implements [Extension].
+func (*SA2) ExtType() ExtType { return ExtSA2 }
+
+// ExtType implements [Extension].
+func (*Policy) ExtType() ExtType { return ExtPolicy }
+
+// ExtType implements [Extension].
+func (*NATTType) ExtType() ExtType { return ExtNATTType }
+
+// ExtType implements [Extension].
+func (e *NATTPort) ExtType() ExtType { return e.Kind }
+
+// ExtType implements [Extension].
+func (*NATTFrag) ExtType() ExtType { return ExtNATTFrag }
+
+// ExtType implements [Extension].
+func (*SAReplay) ExtType() ExtType { return ExtSAReplay }
+
+// ExtType implements [Extension].
+func (*HWIF) ExtType() ExtType { return ExtHWIF }
+
+// ExtType implements [Extension].
+func (e *Unknown) ExtType() ExtType { return e.Kind }
