@@ -1,0 +1,153 @@
+// Package dataplane carries packets: from an interface's TUN device through an
+// ESP SA to the peer, and back. The way out is told in outbound.go, the way in
+// in inbound.go.
+//
+// Packets move in batches, in buffers that are allocated once: a packet costs no
+// allocation, no lock and no map write. A packet that can't go on is dropped and
+// counted under its cause. None leaves in clear: the only way out of a TUN
+// device is through an SA.
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"ifipsec/engine/sad"
+
+	"golang.zx2c4.com/wireguard/tun"
+)
+
+// Config is what a plane works with.
+type Config struct {
+	SAD *sad.DB      // where the SAs are
+	Log *slog.Logger // nil discards
+
+	// NoSA is told of an interface that has packets to send and no SA to send
+	// them with. It is called at most once a batch, which can be very often,
+	// from the interface's own goroutine: it must be quick. It may be nil.
+	NoSA func(*Tunnel)
+
+	// open opens an outer socket; nil is the kernel's.
+	open func(kind) (outer, error)
+}
+
+// Plane is the data plane of one network namespace. Its methods may be called
+// concurrently.
+type Plane struct {
+	sad  *sad.DB
+	log  *slog.Logger
+	noSA func(*Tunnel)
+	open func(kind) (outer, error)
+
+	counters counters
+
+	// serving has the tunnels that are running and up, under what their SAs
+	// have in common. It is never changed, but replaced.
+	serving atomic.Pointer[map[sad.Index]*Tunnel]
+
+	mu       sync.Mutex // guards what follows, and the replacing of serving
+	tunnels  map[*Tunnel]struct{}
+	outers   [kinds]outer
+	closed   bool
+	receives sync.WaitGroup
+}
+
+// New returns a plane without tunnels. Sockets are opened when the first tunnel
+// needs them.
+func New(c Config) *Plane {
+	p := &Plane{
+		sad:     c.SAD,
+		log:     c.Log,
+		noSA:    c.NoSA,
+		open:    c.open,
+		tunnels: make(map[*Tunnel]struct{}),
+	}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.noSA == nil {
+		p.noSA = func(*Tunnel) {}
+	}
+	if p.open == nil {
+		p.open = openOuter
+	}
+	p.serving.Store(&map[sad.Index]*Tunnel{})
+	return p
+}
+
+// Attach makes a tunnel of a TUN device, which it owns from now on. Until
+// [Tunnel.Configure] says what it is to do, packets are dropped. The name is for
+// logs.
+func (p *Plane) Attach(name string, dev tun.Device) *Tunnel {
+	t := newTunnel(p, name, dev)
+	p.mu.Lock()
+	p.tunnels[t] = struct{}{}
+	p.mu.Unlock()
+	return t
+}
+
+// Counters returns what the plane has counted until now.
+func (p *Plane) Counters() Counters { return p.counters.snapshot() }
+
+// Close closes all tunnels and sockets and waits until no packet is worked on.
+func (p *Plane) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	tunnels := maps.Clone(p.tunnels)
+	outers := p.outers
+	p.mu.Unlock()
+
+	var errs []error
+	for t := range tunnels {
+		errs = append(errs, t.Close())
+	}
+	for _, o := range outers {
+		if o != nil {
+			errs = append(errs, o.close())
+		}
+	}
+	p.receives.Wait()
+	return errors.Join(errs...)
+}
+
+// outer returns the socket of a kind. The caller holds p.mu.
+func (p *Plane) outer(k kind) (outer, error) {
+	if p.closed {
+		return nil, fmt.Errorf("the data plane is closed: %w", syscall.ESHUTDOWN)
+	}
+	if p.outers[k] == nil {
+		o, err := p.open(k)
+		if err != nil {
+			return nil, err
+		}
+		p.outers[k] = o
+		in := newInbound(p, o.receiver())
+		p.receives.Go(in.run)
+	}
+	return p.outers[k], nil
+}
+
+// serve makes a tunnel receive for its new settings, or for none. The caller
+// holds p.mu.
+func (p *Plane) serve(t *Tunnel, old, next *Settings) error {
+	if old.serves() && next.serves() && old.index() == next.index() {
+		return nil
+	}
+	serving := maps.Clone(*p.serving.Load())
+	if old.serves() {
+		delete(serving, old.index())
+	}
+	if next.serves() {
+		if other, taken := serving[next.index()]; taken {
+			return fmt.Errorf("%s has this tunnel and reqid %d: %w", other.name, next.ReqID, syscall.EEXIST)
+		}
+		serving[next.index()] = t
+	}
+	p.serving.Store(&serving)
+	return nil
+}
