@@ -178,3 +178,9 @@ func (h *Host) Processes() ([]Process, error) {
 	}
 	return all, nil
 }
+
+// Path returns how the maker of the host gets at a file of the host's, such as
+// one in its /run.
+func (h *Host) Path(file string) string {
+	return fmt.Sprintf("/proc/%d/root%s", h.PID(), file)
+}

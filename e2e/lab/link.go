@@ -87,6 +87,11 @@ func (h *Host) SetDown(ifname string) error {
 	return h.onLink(ifname, "bring down", netlink.LinkSetDown)
 }
 
+// DelLink deletes an interface of the host, and its other end if it has one.
+func (h *Host) DelLink(ifname string) error {
+	return h.onLink(ifname, "delete", netlink.LinkDel)
+}
+
 // AddRoute routes dst through an interface, to the router via if that is valid.
 func (h *Host) AddRoute(dst netip.Prefix, via netip.Addr, ifname string) error {
 	return h.onLink(ifname, "add route "+dst.String(), func(link netlink.Link) error {

@@ -1,0 +1,288 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ifipsec/e2e/lab"
+)
+
+// The outer addresses of the two hosts that most tests have.
+var (
+	outerA = netip.MustParseAddr("192.168.0.3")
+	outerB = netip.MustParseAddr("192.168.0.5")
+)
+
+// newHost makes a host with the programs under test. If the test fails, it
+// shows the daemon's log, and it fails if the race detector found something.
+func newHost(t *testing.T, name string) *lab.Host {
+	t.Helper()
+	lab.Require(t)
+	h, err := lab.New(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	races := filepath.Join(t.TempDir(), "race")
+	h.Env = []string{
+		"PATH=" + bin + ":" + os.Getenv("PATH"),
+		"TZ=UTC",
+		// The detector's reports must not go where the programs' output is
+		// compared, and a program need not wait for them when it ends.
+		"GORACE=atexit_sleep_ms=0 log_path=" + races,
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			if log, err := os.ReadFile(h.Path("/run/ifipsec") + "/" + runDir(h) + "/log"); err == nil {
+				t.Logf("the daemon's log on %s:\n%s", h.Name, log)
+			}
+		}
+		if err := h.Close(); err != nil {
+			t.Errorf("close %s: %v", name, err)
+		}
+		reports, _ := filepath.Glob(races + ".*")
+		for _, path := range reports {
+			report, _ := os.ReadFile(path)
+			t.Errorf("data race on %s:\n%s", h.Name, report)
+		}
+	})
+	return h
+}
+
+// runDir is the name of the daemon's directory on a host; empty if it has none.
+func runDir(h *lab.Host) string {
+	entries, err := os.ReadDir(h.Path("/run/ifipsec"))
+	if err != nil || len(entries) == 0 {
+		return ""
+	}
+	return entries[0].Name()
+}
+
+// newPair makes two hosts on one link, hostA with outerA and hostB with outerB,
+// and with an IPv6 address each.
+func newPair(t *testing.T) (a, b *lab.Host) {
+	t.Helper()
+	a, b = newHost(t, "hostA"), newHost(t, "hostB")
+	err := lab.Connect(
+		lab.Port{Host: a, Name: "eth0", Addrs: []netip.Prefix{
+			netip.PrefixFrom(outerA, 24), netip.MustParsePrefix("192.168.0.13/24"), netip.MustParsePrefix("fd00::3/64"),
+		}},
+		lab.Port{Host: b, Name: "eth0", Addrs: []netip.Prefix{
+			netip.PrefixFrom(outerB, 24), netip.MustParsePrefix("192.168.0.15/24"), netip.MustParsePrefix("fd00::5/64"),
+		}},
+		1500,
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, b
+}
+
+// shell runs a script on a host.
+func shell(t *testing.T, h *lab.Host, script string) lab.Result {
+	t.Helper()
+	r, err := h.Shell(t.Context(), script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// quiet runs a script that must succeed and print nothing.
+func quiet(t *testing.T, h *lab.Host, script string) {
+	t.Helper()
+	if r := shell(t, h, script); r != (lab.Result{}) {
+		t.Fatalf("%s: %s\nexit %d, stdout %q, stderr %q; want silence and 0", h.Name, script, r.Exit, r.Stdout, r.Stderr)
+	}
+}
+
+// output runs a script that must succeed, and returns what it prints.
+func output(t *testing.T, h *lab.Host, script string) string {
+	t.Helper()
+	r := shell(t, h, script)
+	if r.Exit != 0 || r.Stderr != "" {
+		t.Fatalf("%s: %s\nexit %d, stdout %q, stderr %q; want 0 and nothing on stderr", h.Name, script, r.Exit, r.Stdout, r.Stderr)
+	}
+	return r.Stdout
+}
+
+// pings sends a few pings, quickly, and returns how many were answered.
+func pings(t *testing.T, h *lab.Host, to netip.Addr, count int) int {
+	t.Helper()
+	r, err := h.Ping(t.Context(), lab.Ping{
+		To: to, Count: count, Interval: 5 * time.Millisecond, Timeout: 300 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Received
+}
+
+// reaches checks that every one of a few pings is answered.
+func reaches(t *testing.T, h *lab.Host, to netip.Addr) {
+	t.Helper()
+	if got := pings(t, h, to, 3); got != 3 {
+		t.Errorf("%s: %d of 3 pings to %v were answered, want all", h.Name, got, to)
+	}
+}
+
+// reachesSoon waits until a ping is answered.
+func reachesSoon(t *testing.T, h *lab.Host, to netip.Addr) {
+	t.Helper()
+	err := lab.Until(5*time.Second, func() error {
+		if pings(t, h, to, 1) != 1 {
+			return fmt.Errorf("%s: no ping to %v was answered", h.Name, to)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// reachesNot checks that no ping is answered.
+func reachesNot(t *testing.T, h *lab.Host, to netip.Addr) {
+	t.Helper()
+	if got := pings(t, h, to, 3); got != 0 {
+		t.Errorf("%s: %d of 3 pings to %v were answered, want none", h.Name, got, to)
+	}
+}
+
+// capture records an interface, and returns a function that ends that and
+// returns the ESP packets by SPI and whatever else was there.
+func capture(t *testing.T, h *lab.Host, ifname string) func() (esp map[uint32]int, others []lab.Packet) {
+	t.Helper()
+	c, err := h.Capture(ifname, 96)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() (map[uint32]int, []lab.Packet) {
+		t.Helper()
+		packets, err := c.Stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lab.CountESP(packets)
+	}
+}
+
+// background pings until stop is called, which returns how many pings were not
+// answered.
+func background(t *testing.T, h *lab.Host, to netip.Addr) (stop func() (sent, lost int)) {
+	t.Helper()
+	quit, done := make(chan struct{}), make(chan lab.PingResult, 1)
+	go func() {
+		var sum lab.PingResult
+		defer func() { done <- sum }()
+		for {
+			r, err := h.Ping(t.Context(), lab.Ping{To: to, Count: 20, Interval: 2 * time.Millisecond, Timeout: time.Second})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			sum.Sent += r.Sent
+			sum.Received += r.Received
+			select {
+			case <-quit:
+				return
+			default:
+			}
+		}
+	}()
+	return func() (int, int) {
+		close(quit)
+		sum := <-done
+		return sum.Sent, sum.Sent - sum.Received
+	}
+}
+
+// tunnel is an interface on both of two hosts, and the SAs for it.
+type tunnel struct {
+	unit           int
+	outerA, outerB netip.Addr
+	innerA, innerB []netip.Addr // of either family; an address of A goes with the one of B
+	spiAB, spiBA   uint32       // of what goes from A to B, and from B to A
+	algorithms     string       // setkey's -E and -A; empty: aes-gcm-16
+	options        string       // setkey's other options
+}
+
+// newTunnel is the tunnel with a number: it has inner addresses and SPIs of its
+// own.
+func newTunnel(n int) tunnel {
+	return tunnel{
+		unit: n, outerA: outerA, outerB: outerB,
+		innerA: []netip.Addr{netip.AddrFrom4([4]byte{172, 16, byte(n), 3}), netip.MustParseAddr(fmt.Sprintf("fd01:%d::3", n))},
+		innerB: []netip.Addr{netip.AddrFrom4([4]byte{172, 16, byte(n), 5}), netip.MustParseAddr(fmt.Sprintf("fd01:%d::5", n))},
+		spiAB:  uint32(10000 + 10*n), spiBA: uint32(10001 + 10*n),
+	}
+}
+
+// The reqids differ between the hosts, as they may.
+func (tn tunnel) reqidA() int { return 100 + tn.unit }
+func (tn tunnel) reqidB() int { return 200 + tn.unit }
+
+func (tn tunnel) name() string { return fmt.Sprintf("ipsec%d", tn.unit) }
+
+// setUp makes the interface and the SAs on both hosts.
+func (tn tunnel) setUp(t *testing.T, a, b *lab.Host) {
+	t.Helper()
+	quiet(t, a, tn.interfaceA())
+	quiet(t, b, tn.interfaceB())
+	quiet(t, a, setkey(tn.keys(tn.reqidA())))
+	quiet(t, b, setkey(tn.keys(tn.reqidB())))
+}
+
+// interfaceA is the script that makes the interface on host A.
+func (tn tunnel) interfaceA() string {
+	return interfaceScript(tn.name(), tn.reqidA(), tn.outerA, tn.outerB, tn.innerA, tn.innerB)
+}
+
+// interfaceB is the script that makes the interface on host B.
+func (tn tunnel) interfaceB() string {
+	return interfaceScript(tn.name(), tn.reqidB(), tn.outerB, tn.outerA, tn.innerB, tn.innerA)
+}
+
+func interfaceScript(name string, reqid int, src, dst netip.Addr, local, remote []netip.Addr) string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "set -e\nifconfig %s create reqid %d\n", name, reqid)
+	fmt.Fprintf(&s, "ifconfig %s %s tunnel %s %s\n", name, family(src), src, dst)
+	for i := range local {
+		if local[i].Is4() {
+			fmt.Fprintf(&s, "ifconfig %s inet %s/32 %s\n", name, local[i], remote[i])
+		} else {
+			fmt.Fprintf(&s, "ifconfig %s inet6 %s %s prefixlen 128\n", name, local[i], remote[i])
+		}
+	}
+	return s.String()
+}
+
+func family(a netip.Addr) string {
+	if a.Is4() {
+		return "inet"
+	}
+	return "inet6"
+}
+
+// keys are the statements that add the SAs with a reqid.
+func (tn tunnel) keys(reqid int) string {
+	return tn.add(tn.outerA, tn.outerB, tn.spiAB, reqid) + tn.add(tn.outerB, tn.outerA, tn.spiBA, reqid)
+}
+
+// add is the statement that adds one SA.
+func (tn tunnel) add(src, dst netip.Addr, spi uint32, reqid int) string {
+	algorithms := tn.algorithms
+	if algorithms == "" {
+		// No two SAs have one key.
+		algorithms = fmt.Sprintf("-E aes-gcm-16 0x%040x", spi)
+	}
+	return fmt.Sprintf("add %s %s esp %d -m tunnel -u %d %s %s;\n", src, dst, spi, reqid, tn.options, algorithms)
+}
+
+// setkey is the shell command that gives statements to setkey.
+func setkey(statements string) string {
+	return "setkey -c <<'END'\n" + strings.TrimSuffix(statements, "\n") + "\nEND\n"
+}
