@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 	"unsafe"
@@ -34,11 +33,10 @@ type raw6Sender struct {
 func (r raw6) sender(p path, batch int) (sender, error) {
 	var scope uint32
 	if zone := p.dst.Zone(); zone != "" {
-		link, err := net.InterfaceByName(zone)
-		if err != nil {
+		var err error
+		if scope, err = r.linkIndex(zone); err != nil {
 			return nil, fmt.Errorf("send to %v: %w", p.dst, err)
 		}
-		scope = uint32(link.Index)
 	}
 	s := &raw6Sender{messages: newMessages(r.socket, batch), classed: make([]control, batch)}
 	to := &unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: p.dst.As16(), Scope_id: scope}
@@ -76,6 +74,7 @@ func (r raw6) receiver() receiver {
 		arrivals: newArrivals(),
 		from:     make([]unix.RawSockaddrInet6, batchIn),
 		controls: make([]control, batchIn),
+		zone:     zone{socket: r.socket},
 	}
 	for i := range in.arrivals {
 		m.setBuffer(i, in.arrivals[i].buf[headroomIn:])
@@ -127,17 +126,49 @@ func (r *raw6Receiver) ancillary(a *arrival, c control) {
 
 // zone knows a link's name for a second, for it can be renamed.
 type zone struct {
-	index uint32
-	read  time.Time
-	link  string
+	socket *socket
+	index  uint32
+	read   time.Time
+	link   string
 }
 
 func (z *zone) name(index uint32) string {
 	if z.index != index || time.Since(z.read) > time.Second {
-		z.index, z.read, z.link = index, time.Now(), ""
-		if link, err := net.InterfaceByIndex(int(index)); err == nil {
-			z.link = link.Name
-		}
+		z.index, z.read = index, time.Now()
+		z.link = z.socket.linkName(index)
 	}
 	return z.link
+}
+
+// linkIndex finds a link in the socket's network namespace.
+func (s *socket) linkIndex(name string) (uint32, error) {
+	request, err := unix.NewIfreq(name)
+	if err == nil {
+		err = s.ioctl(unix.SIOCGIFINDEX, request)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("link %s: %w", name, err)
+	}
+	return request.Uint32(), nil
+}
+
+// linkName returns the name of a link in the socket's network namespace, none
+// if the link is gone.
+func (s *socket) linkName(index uint32) string {
+	request, err := unix.NewIfreq("")
+	if err != nil {
+		return ""
+	}
+	request.SetUint32(index)
+	if s.ioctl(unix.SIOCGIFNAME, request) != nil {
+		return ""
+	}
+	return request.Name()
+}
+
+func (s *socket) ioctl(request uint, value *unix.Ifreq) (err error) {
+	if e := s.conn.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), request, value) }); e != nil {
+		return s.gone(e)
+	}
+	return err
 }

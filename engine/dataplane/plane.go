@@ -45,6 +45,7 @@ type Plane struct {
 	open func(kind) (outer, error)
 
 	counters counters
+	close    func() error // shutDown, once
 
 	// serving has the tunnels that are running and up, under what their SAs
 	// have in common. It is never changed, but replaced.
@@ -77,6 +78,7 @@ func New(c Config) *Plane {
 		p.open = openOuter
 	}
 	p.serving.Store(&map[sad.Index]*Tunnel{})
+	p.close = sync.OnceValue(p.shutDown)
 	return p
 }
 
@@ -95,7 +97,9 @@ func (p *Plane) Attach(name string, dev tun.Device) *Tunnel {
 func (p *Plane) Counters() Counters { return p.counters.snapshot() }
 
 // Close closes all tunnels and sockets and waits until no packet is worked on.
-func (p *Plane) Close() error {
+func (p *Plane) Close() error { return p.close() }
+
+func (p *Plane) shutDown() error {
 	p.mu.Lock()
 	p.closed = true
 	tunnels := maps.Clone(p.tunnels)

@@ -1,0 +1,66 @@
+package dataplane
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+)
+
+func addr16(a [16]byte) netip.Addr { return netip.AddrFrom16(a) }
+
+// checksumOK says whether an IPv4 header's checksum is right.
+func checksumOK(p []byte) bool {
+	var sum uint32
+	for i := 0; i < headerLen4; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(p[i:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	return uint16(sum+sum>>16) == 0xffff
+}
+
+// RFC 6040, figure 4.
+func TestDecapsulateECN(t *testing.T) {
+	t.Parallel()
+	const drop = 255
+	table := map[uint8][4]uint8{ // by inner; Not-ECT, ECT(1), ECT(0), CE of the outer
+		0:       {0, 0, 0, drop},
+		ecnECT0: {ecnECT0, ecnECT1, ecnECT0, ecnCE},
+		ecnECT1: {ecnECT1, ecnECT1, ecnECT1, ecnCE},
+		ecnCE:   {ecnCE, ecnCE, ecnCE, ecnCE},
+	}
+	const ds = 0xb8
+	for inner, row := range table {
+		for outer, want := range row {
+			for _, p := range [][]byte{ip4(100), ip6(100)} {
+				setTrafficClass(p, ds|inner)
+				keep := decapsulateECN(p, uint8(outer))
+				if keep != (want != drop) {
+					t.Errorf("inner %d, outer %d: kept %v", inner, outer, keep)
+				}
+				if keep && trafficClass(p) != ds|want {
+					t.Errorf("inner %d, outer %d: class %#x, want %#x", inner, outer, trafficClass(p), ds|want)
+				}
+				if p[0]>>4 == 4 && !checksumOK(p) {
+					t.Errorf("inner %d, outer %d: wrong checksum", inner, outer)
+				}
+			}
+		}
+	}
+}
+
+func TestSetTrafficClassKeepsTheRest(t *testing.T) {
+	t.Parallel()
+	for class := range 256 {
+		p := ip6(100)
+		p[1], p[2], p[3] = 0x0a, 0xbc, 0xde // flow label
+		setTrafficClass(p, uint8(class))
+		if trafficClass(p) != uint8(class) || p[0]>>4 != 6 || p[1]&0x0f != 0x0a || p[2] != 0xbc {
+			t.Fatalf("class %d: header % x", class, p[:4])
+		}
+		q := ip4(100)
+		setTrafficClass(q, uint8(class))
+		if trafficClass(q) != uint8(class) || !checksumOK(q) {
+			t.Fatalf("class %d: header % x", class, q[:20])
+		}
+	}
+}
