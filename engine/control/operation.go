@@ -57,7 +57,7 @@ func reading[Q, R any](f func(Handler, Q) (R, error)) operation {
 		}
 		if c, ok := any(&q).(checker); ok {
 			if err := c.check(); err != nil {
-				return nil, err
+				return nil, fmt.Errorf("request refused: %w", err)
 			}
 		}
 		return f(h, q)

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"ifipsec/parser/ifconfig"
+)
+
+// resolve returns the addresses that a name has, at least one.
+func resolve(family ifconfig.Family, host string) ([]netip.Addr, error) {
+	network := map[ifconfig.Family]string{ifconfig.AnyFamily: "ip", ifconfig.Inet: "ip4", ifconfig.Inet6: "ip6"}[family]
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
+	if err != nil {
+		return nil, err
+	}
+	if len(addrs) == 0 {
+		return nil, fmt.Errorf("%s has no address", host)
+	}
+	for n := range addrs {
+		addrs[n] = addrs[n].Unmap()
+	}
+	return addrs, nil
+}
+
+// namedZone replaces a zone that is the number of a link by the link's name.
+func namedZone(a netip.Addr) (netip.Addr, error) {
+	index, err := strconv.Atoi(a.Zone())
+	if err != nil {
+		return a, nil
+	}
+	link, err := net.InterfaceByIndex(index)
+	if err != nil {
+		return a, fmt.Errorf("%v: %w", a, err)
+	}
+	return a.WithZone(link.Name), nil
+}

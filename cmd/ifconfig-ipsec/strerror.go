@@ -1,0 +1,26 @@
+package main
+
+import (
+	"syscall"
+	"unicode"
+	"unicode/utf8"
+)
+
+// words are FreeBSD's texts of errnos, as strerror(3) gives them there, where
+// they differ from Linux's.
+var words = map[syscall.Errno]string{
+	syscall.ENXIO:         "Device not configured",
+	syscall.EADDRNOTAVAIL: "Can't assign requested address",
+	syscall.EAFNOSUPPORT:  "Address family not supported by protocol family",
+}
+
+// strerror is FreeBSD's text of an errno.
+func strerror(errno syscall.Errno) string {
+	if s, ok := words[errno]; ok {
+		return s
+	}
+	// Go's texts are those of Linux without the capital.
+	s := errno.Error()
+	first, size := utf8.DecodeRuneInString(s)
+	return string(unicode.ToUpper(first)) + s[size:]
+}
