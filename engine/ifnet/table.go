@@ -168,6 +168,17 @@ func (t *Table) Get(name string) (Interface, error) {
 	return t.change(name, "interface", func(*Interface) error { return nil })
 }
 
+// Restore puts an interface back to what a snapshot of it says, when the host
+// refused what follows from a change or made one of its own. An interface that
+// was destroyed since stays so.
+func (t *Table) Restore(snapshot Interface) {
+	for _, ifp := range t.list {
+		if ifp.Index == snapshot.Index {
+			*ifp = snapshot.snapshot()
+		}
+	}
+}
+
 // All returns the interfaces in order of creation.
 func (t *Table) All() []Interface {
 	all := make([]Interface, len(t.list))
