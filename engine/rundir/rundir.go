@@ -31,6 +31,9 @@ import (
 // /run/ifipsec, for those who may not write there.
 const BaseEnv = "IFIPSEC_RUN_DIR"
 
+// ErrNotRunning says that there is no daemon.
+var ErrNotRunning = errors.New("no ipsecd runs in this network namespace")
+
 // ErrLocked is returned by [Dir.Lock] when a daemon of this namespace runs.
 var ErrLocked = errors.New("another ipsecd runs in this network namespace")
 
@@ -134,8 +137,7 @@ func (l *Lock) Release() error {
 }
 
 // Stop ends the daemon of this namespace with SIGTERM and waits until it has
-// let go of its lock. It returns an error that wraps [fs.ErrNotExist] if none
-// runs.
+// let go of its lock. It returns [ErrNotRunning] if none runs.
 func (d Dir) Stop(timeout time.Duration) error {
 	pid, err := d.pid()
 	if err != nil {
@@ -163,7 +165,7 @@ func (d Dir) pid() (int, error) {
 	fd, err := connect(d.Control())
 	if err != nil {
 		if notRunning(err) {
-			return 0, fmt.Errorf("no ipsecd runs in this network namespace: %w", fs.ErrNotExist)
+			return 0, ErrNotRunning
 		}
 		return 0, err
 	}

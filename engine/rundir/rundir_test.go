@@ -108,8 +108,8 @@ func TestDialSaysWhyThereIsNoDaemon(t *testing.T) {
 func TestDialWithoutProgram(t *testing.T) {
 	d := start(t, "serve")
 	t.Setenv("PATH", t.TempDir())
-	if _, err := Dial(d, dialControl(d)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("Dial = %v, want one that wraps ErrNotExist", err)
+	if _, err := Dial(d, dialControl(d)); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("Dial = %v, want ErrNotRunning", err)
 	}
 }
 
@@ -193,7 +193,7 @@ func TestLockUnderContention(t *testing.T) {
 
 func TestStopWithoutDaemon(t *testing.T) {
 	t.Parallel()
-	if err := Dir(t.TempDir()).Stop(time.Second); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("Stop = %v, want one that wraps ErrNotExist", err)
+	if err := Dir(t.TempDir()).Stop(time.Second); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("Stop = %v, want ErrNotRunning", err)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,7 +47,7 @@ func Dial[C any](d Dir, dial func() (C, error)) (C, error) {
 // command, or else the one on PATH.
 func (d Dir) Start() error {
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("no ipsecd runs in this network namespace, and only root may start it: %w", syscall.EPERM)
+		return fmt.Errorf("%w, and only root may start it: %w", ErrNotRunning, syscall.EPERM)
 	}
 	program, err := findDaemon()
 	if err != nil {
@@ -107,7 +106,7 @@ func findDaemon() (string, error) {
 	}
 	program, err := exec.LookPath("ipsecd")
 	if err != nil {
-		return "", fmt.Errorf("no ipsecd runs in this network namespace, and there is none to start beside this command or on PATH: %w", fs.ErrNotExist)
+		return "", fmt.Errorf("%w, and there is none to start beside this command or on PATH", ErrNotRunning)
 	}
 	return program, nil
 }
