@@ -3,7 +3,6 @@ package ifnet
 import (
 	"fmt"
 	"iter"
-	"maps"
 	"net/netip"
 	"syscall"
 )
@@ -64,27 +63,6 @@ func (t *Table) SetLocalAddrs(addrs iter.Seq[netip.Addr]) []Interface {
 	for a := range addrs {
 		t.local[scoped(a)] = struct{}{}
 	}
-	return t.updateRunning()
-}
-
-// AddLocalAddr tells the table that this host has got an address, as
-// [Table.SetLocalAddrs] does.
-func (t *Table) AddLocalAddr(a netip.Addr) []Interface {
-	t.local[scoped(a)] = struct{}{}
-	return t.updateRunning()
-}
-
-// RemoveLocalAddr tells the table that no link of this host has an address any
-// more, as [Table.SetLocalAddrs] does.
-func (t *Table) RemoveLocalAddr(a netip.Addr) []Interface {
-	delete(t.local, scoped(a))
-	return t.updateRunning()
-}
-
-// LocalAddrs returns what the table was told, in no order.
-func (t *Table) LocalAddrs() iter.Seq[netip.Addr] { return maps.Keys(t.local) }
-
-func (t *Table) updateRunning() []Interface {
 	var changed []Interface
 	for _, ifp := range t.list {
 		if running := ifp.HasTunnel() && t.isLocal(ifp.Src); running != ifp.Running {
