@@ -1,3 +1,5 @@
+//go:build !race
+
 package dataplane
 
 import (
@@ -74,6 +76,7 @@ func cbc(s *sad.Spec) {
 	s.Auth, s.AuthKey = algorithm.AuthHMACSHA256, make([]byte, 32)
 }
 
+// The race detector makes sync.Pool forget, so this test is not for it.
 func TestNoAllocationPerPacket(t *testing.T) {
 	for name, change := range map[string]func(*sad.Spec){"aes-gcm-16": gcm, "aes-cbc with hmac-sha2-256": cbc} {
 		out, in := steady(t, change)

@@ -32,7 +32,7 @@ func (r raw4) sender(p path, batch int) (sender, error) {
 	to := &unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: p.dst.As4()}
 	for i := range batch {
 		s.setName(i, unsafe.Pointer(to), unsafe.Sizeof(*to))
-		// The kernel refuses a source that is not the host's (EINVAL).
+		// The kernel refuses a source that is not the host's.
 		c := addControl(nil, unix.SOL_IP, unix.IP_PKTINFO, unix.Inet4Pktinfo{Spec_dst: p.src.As4()})
 		s.classed[i], s.plain = classControl(c, p.mark, unix.SOL_IP, unix.IP_TOS)
 	}

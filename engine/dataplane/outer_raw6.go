@@ -42,7 +42,7 @@ func (r raw6) sender(p path, batch int) (sender, error) {
 	to := &unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: p.dst.As16(), Scope_id: scope}
 	for i := range batch {
 		s.setName(i, unsafe.Pointer(to), unsafe.Sizeof(*to))
-		// The kernel refuses a source that is not the host's (EINVAL).
+		// The kernel refuses a source that is not the host's.
 		c := addControl(nil, unix.SOL_IPV6, unix.IPV6_PKTINFO, unix.Inet6Pktinfo{Addr: p.src.As16(), Ifindex: scope})
 		s.classed[i], s.plain = classControl(c, p.mark, unix.SOL_IPV6, unix.IPV6_TCLASS)
 	}

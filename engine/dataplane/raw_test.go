@@ -1,0 +1,235 @@
+package dataplane
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// inHosts runs do in two network namespaces that a veth pair connects, once in
+// each, on threads that die with it.
+func inHosts(t *testing.T, mtu int, do func(h int) error) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: needs root, to make network namespaces")
+	}
+	errs := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		errs <- func() error {
+			var handles [2]netns.NsHandle
+			for i := range handles {
+				var err error
+				if handles[i], err = netns.New(); err != nil {
+					return err
+				}
+				defer handles[i].Close()
+			}
+			// The thread is in the second.
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name, attrs.MTU = "veth0", mtu
+			pair := &netlink.Veth{LinkAttrs: attrs, PeerName: "veth0", PeerMTU: uint32(mtu), PeerNamespace: netlink.NsFd(handles[0])}
+			if err := netlink.LinkAdd(pair); err != nil {
+				return err
+			}
+			for h := range handles {
+				if err := netns.Set(handles[h]); err != nil {
+					return err
+				}
+				if err := address(h); err != nil {
+					return err
+				}
+			}
+			for h := range handles {
+				if err := netns.Set(handles[h]); err != nil {
+					return err
+				}
+				if err := do(h); err != nil {
+					return err
+				}
+			}
+			return nil
+		}()
+	}()
+	if err := <-errs; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The addresses of the two hosts, by family.
+var (
+	four      = [2]netip.Addr{addrA, addrB}
+	six       = [2]netip.Addr{netip.MustParseAddr("2001:db8::3"), netip.MustParseAddr("2001:db8::5")}
+	linkLocal = [2]netip.Addr{netip.MustParseAddr("fe80::3%veth0"), netip.MustParseAddr("fe80::5%veth0")}
+)
+
+// address gives host h its addresses, in its namespace.
+func address(h int) error {
+	link, err := netlink.LinkByName("veth0")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return err
+	}
+	for _, a := range []netip.Addr{four[h], six[h], linkLocal[h]} {
+		bits := 64
+		if a.Is4() {
+			bits = 24
+		}
+		err := netlink.AddrAdd(link, &netlink.Addr{
+			IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(bits, a.BitLen())},
+			Flags: unix.IFA_F_NODAD,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sockets opens a socket of a kind in two hosts.
+func sockets(t *testing.T, k kind, mtu int) (hosts [2]outer) {
+	t.Helper()
+	inHosts(t, mtu, func(h int) (err error) {
+		hosts[h], err = openOuter(k)
+		if err == nil {
+			t.Cleanup(func() { hosts[h].close() })
+		}
+		return err
+	})
+	return hosts
+}
+
+// get receives until it has n packets.
+func get(t *testing.T, r receiver, n int) (packets []arrival) {
+	t.Helper()
+	for len(packets) < n {
+		got, err := r.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range got {
+			a.buf = bytes.Clone(a.buf)
+			packets = append(packets, a)
+		}
+	}
+	return packets
+}
+
+func TestRawSockets(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		kind  kind
+		addrs [2]netip.Addr
+		mark  uint32
+	}{
+		"IPv4":            {kind: rawESP4, addrs: four},
+		"IPv4, mark":      {kind: rawESP4, addrs: four, mark: 7},
+		"IPv6":            {kind: rawESP6, addrs: six},
+		"IPv6, mark":      {kind: rawESP6, addrs: six, mark: 7},
+		"IPv6 link-local": {kind: rawESP6, addrs: linkLocal},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hosts := sockets(t, c.kind, 1500)
+			s, err := hosts[0].sender(path{kind: c.kind, src: c.addrs[0], dst: c.addrs[1], mark: c.mark}, 128)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := hosts[1].receiver()
+			// From packets without anything to such as have to be cut.
+			sizes := []int{8, 100, 1400, 1500, 3000, 8192, 100}
+			classes := []uint8{0, 0xb8, 0, 0x28, 0, 0xb8, 0}
+			for round := range 3 {
+				var batch []departure
+				for i, size := range sizes {
+					batch = append(batch, departure{packet: bytes.Repeat([]byte{byte(i + round)}, size), class: classes[i]})
+				}
+				if err := s.send(batch); err != nil {
+					t.Fatal(err)
+				}
+				for i, a := range get(t, r, len(sizes)) {
+					if !batch[i].sent {
+						t.Errorf("packet %d is not marked as sent", i)
+					}
+					if !bytes.Equal(a.buf[a.off:a.end], batch[i].packet) {
+						t.Errorf("packet %d arrives with %d octets, want %d", i, a.end-a.off, len(batch[i].packet))
+					}
+					if a.src != c.addrs[0] || a.dst != c.addrs[1] || a.class != classes[i] {
+						t.Errorf("packet %d arrives from %v to %v with class %#x; want %v, %v, %#x",
+							i, a.src, a.dst, a.class, c.addrs[0], c.addrs[1], classes[i])
+					}
+				}
+			}
+		})
+	}
+}
+
+// Nothing leaves with a source that the host does not have, and a packet that
+// the kernel refuses does not keep back the others.
+func TestRawSocketsRefuse(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		kind  kind
+		addrs [2]netip.Addr
+		other netip.Addr
+	}{
+		"IPv4": {rawESP4, four, addrC},
+		"IPv6": {rawESP6, six, netip.MustParseAddr("2001:db8::7")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hosts := sockets(t, c.kind, 1500)
+			s, err := hosts[0].sender(path{kind: c.kind, src: c.other, dst: c.addrs[1]}, 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			batch := []departure{{packet: make([]byte, 100)}, {packet: make([]byte, 100)}}
+			if err := s.send(batch); err == nil || batch[0].sent || batch[1].sent {
+				t.Errorf("sent from an address that is not ours: %v", err)
+			}
+
+			s, err = hosts[0].sender(path{kind: c.kind, src: c.addrs[0], dst: c.addrs[1]}, 3)
+			if err != nil {
+				t.Fatal(err)
+			}
+			batch = []departure{{packet: make([]byte, 100)}, {packet: make([]byte, 70000)}, {packet: make([]byte, 101)}}
+			err = s.send(batch)
+			if !errors.Is(err, syscall.EMSGSIZE) || !batch[0].sent || batch[1].sent || !batch[2].sent {
+				t.Errorf("one of three is too large: %v, sent %v %v %v", err, batch[0].sent, batch[1].sent, batch[2].sent)
+			}
+			got := get(t, hosts[1].receiver(), 2)
+			if n, m := got[0].end-got[0].off, got[1].end-got[1].off; n != 100 || m != 101 {
+				t.Errorf("packets of %d and %d octets arrive, want 100 and 101", n, m)
+			}
+		})
+	}
+}
+
+func TestRawSocketsClose(t *testing.T) {
+	t.Parallel()
+	hosts := sockets(t, rawESP4, 1500)
+	r := hosts[0].receiver()
+	time.AfterFunc(10*time.Millisecond, func() { hosts[0].close() })
+	if _, err := r.receive(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("received after closing: %v, want %v", err, os.ErrClosed)
+	}
+	s, err := hosts[0].sender(path{kind: rawESP4, src: addrA, dst: addrB}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.send([]departure{{packet: make([]byte, 8)}}); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("sent after closing: %v, want %v", err, os.ErrClosed)
+	}
+}
