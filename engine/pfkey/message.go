@@ -3,9 +3,10 @@
 //
 // The layout is that of linux/pfkeyv2.h with Linux sockaddrs, because that is
 // what every PF_KEY program on Linux was compiled against. What Linux has no
-// field for (the scope of a policy, replay windows beyond 255 packets, both
-// original NAT addresses) travels in extensions of FreeBSD's numbers where
-// they are free.
+// field for travels as FreeBSD has it: the scope of a policy in a byte that
+// Linux reserves; large replay windows, both original NAT addresses and the
+// rest in extensions of their own, by FreeBSD's numbers where they are free
+// and moved up where they are not (see [ExtType]'s constants).
 package pfkey
 
 import "net/netip"
