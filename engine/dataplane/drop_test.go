@@ -216,6 +216,25 @@ func TestOutboundDrops(t *testing.T) {
 	}
 }
 
+// An SA for ESP in UDP must not send ESP right in IP.
+func TestOutboundInUDP(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, newFakeNet(), addrA)
+	s := spec(10000, addrA, addrB, 100)
+	s.NATT = &sad.NATT{SrcPort: 4500, DstPort: 4500}
+	sa := addSA(t, h.sad, s)
+	h.configure(t, addrA, addrB, 100)
+	o := newOutbound(h.tunnel)
+	o.process(o.load(ip4(100), ip4(100)))
+	want := TunnelCounters{OutSend: 2}
+	if diff := cmp.Diff(want, h.tunnel.Counters()); diff != "" {
+		t.Errorf("counters (-want +got):\n%s", diff)
+	}
+	if n := sa.ESP.Sequence(); n != 0 {
+		t.Errorf("%d sequence numbers are used", n)
+	}
+}
+
 func TestOutboundLoopOverIPv6(t *testing.T) {
 	t.Parallel()
 	src, dst := ip6(100), ip6(100)

@@ -218,17 +218,17 @@ func addSA(t testing.TB, db *sad.DB, s sad.Spec) *sad.SA {
 	return sa
 }
 
-// host is a plane with one tunnel.
-type host struct {
+// testHost is a plane with one tunnel.
+type testHost struct {
 	sad    *sad.DB
 	plane  *Plane
 	tun    *fakeTUN
 	tunnel *Tunnel
 }
 
-func newHost(t testing.TB, n *fakeNet, addr netip.Addr) *host {
+func newHost(t testing.TB, n *fakeNet, addr netip.Addr) *testHost {
 	t.Helper()
-	h := &host{sad: sad.New(sad.Config{}), tun: newFakeTUN()}
+	h := &testHost{sad: sad.New(sad.Config{}), tun: newFakeTUN()}
 	h.plane = New(Config{SAD: h.sad, open: n.open(addr)})
 	h.tunnel = h.plane.Attach("ipsec0", h.tun)
 	t.Cleanup(func() {
@@ -239,7 +239,7 @@ func newHost(t testing.TB, n *fakeNet, addr netip.Addr) *host {
 	return h
 }
 
-func (h *host) configure(t testing.TB, src, dst netip.Addr, reqid uint32) {
+func (h *testHost) configure(t testing.TB, src, dst netip.Addr, reqid uint32) {
 	t.Helper()
 	if err := h.tunnel.Configure(Settings{Src: src, Dst: dst, ReqID: reqid, Running: true, Up: true}); err != nil {
 		t.Fatal(err)
@@ -247,10 +247,10 @@ func (h *host) configure(t testing.TB, src, dst netip.Addr, reqid uint32) {
 }
 
 // pair is the two hosts of the manual page's example.
-func pair(t testing.TB, n *fakeNet) (a, b *host) {
+func pair(t testing.TB, n *fakeNet) (a, b *testHost) {
 	t.Helper()
 	a, b = newHost(t, n, addrA), newHost(t, n, addrB)
-	for h, reqid := range map[*host]uint32{a: 100, b: 200} {
+	for h, reqid := range map[*testHost]uint32{a: 100, b: 200} {
 		addSA(t, h.sad, spec(10000, addrA, addrB, reqid))
 		addSA(t, h.sad, spec(10001, addrB, addrA, reqid))
 	}

@@ -33,11 +33,11 @@ func eventually(t testing.TB, what string, get func() uint64, want uint64) {
 	}
 }
 
-func (h *host) counter(c Counter) func() uint64 {
+func (h *testHost) counter(c Counter) func() uint64 {
 	return func() uint64 { return h.plane.Counters()[c] }
 }
 
-func (h *host) tunnelCounter(c TunnelCounter) func() uint64 {
+func (h *testHost) tunnelCounter(c TunnelCounter) func() uint64 {
 	return func() uint64 { return h.tunnel.Counters()[c] }
 }
 
@@ -53,7 +53,7 @@ func TestPacketsPassInOrderBothWays(t *testing.T) {
 		want = append(want, p)
 	}
 	var octets uint64
-	for _, way := range [][2]*host{{a, b}, {b, a}} {
+	for _, way := range [][2]*testHost{{a, b}, {b, a}} {
 		octets = 0
 		for _, p := range want {
 			way[0].tun.out <- p
@@ -65,7 +65,7 @@ func TestPacketsPassInOrderBothWays(t *testing.T) {
 			}
 		}
 	}
-	for name, h := range map[string]*host{"A": a, "B": b} {
+	for name, h := range map[string]*testHost{"A": a, "B": b} {
 		for c, n := range map[TunnelCounter]uint64{InPackets: 500, OutPackets: 500, InBytes: octets, OutBytes: octets} {
 			eventually(t, name+": "+c.String(), h.tunnelCounter(c), n)
 		}
@@ -250,7 +250,7 @@ func TestClosingUnderTraffic(t *testing.T) {
 		a, b := pair(t, n)
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
-		for _, h := range []*host{a, b} {
+		for _, h := range []*testHost{a, b} {
 			wg.Go(func() {
 				for {
 					select {

@@ -99,8 +99,30 @@ func (o *outbound) process(n int) {
 		return
 	}
 	o.check(n, s, &counts)
+	// The SA says how, for it may want other ways than the tunnel's.
+	if err := o.choose(sa, s.Mark); err != nil {
+		counts[OutSend] += uint64(len(o.valid))
+		o.complain(err)
+		return
+	}
 	o.seal(sa, &counts)
-	o.send(s, sa, &counts)
+	o.send(sa, &counts)
+}
+
+// choose makes sender one for the SA, if it isn't.
+func (o *outbound) choose(sa *sad.SA, mark uint32) error {
+	way, err := pathOf(sa, mark)
+	if err != nil {
+		return err
+	}
+	if o.sender == nil || o.way != way {
+		sender, err := o.tunnel.sender(way, cap(o.batch))
+		if err != nil {
+			return err
+		}
+		o.way, o.sender = way, sender
+	}
+	return nil
 }
 
 // check picks the packets that may be sent.
@@ -153,28 +175,16 @@ func (o *outbound) seal(sa *sad.SA, counts *TunnelCounters) {
 }
 
 // send puts the ESP packets on the wire.
-func (o *outbound) send(s *Settings, sa *sad.SA, counts *TunnelCounters) {
+func (o *outbound) send(sa *sad.SA, counts *TunnelCounters) {
 	if len(o.batch) == 0 {
 		return
 	}
-	// The SA says how, for it may want other ways than the tunnel's.
-	way := path{kind: rawKind(sa.Dst), src: sa.Src, dst: sa.Dst, mark: s.Mark}
-	if o.sender == nil || o.way != way {
-		sender, err := o.tunnel.sender(way, cap(o.batch))
-		if err != nil {
-			counts[OutSend] += uint64(len(o.batch))
-			o.complain(err)
-			return
-		}
-		o.way, o.sender = way, sender
-	}
-
 	if err := o.sender.send(o.batch); err != nil {
 		o.complain(err)
 	}
 	// FreeBSD's lifetimes count what was encrypted, with the outer header,
 	// whether or not the network took it.
-	wire := uint64(len(o.batch) * outerHeaderLen(way.kind))
+	wire := uint64(len(o.batch) * outerHeaderLen(o.way.kind))
 	for i := range o.batch {
 		d := &o.batch[i]
 		wire += uint64(len(d.packet))

@@ -1,7 +1,11 @@
 package dataplane
 
 import (
+	"fmt"
 	"net/netip"
+	"syscall"
+
+	"ifipsec/engine/sad"
 )
 
 // kind is a way of ESP packets between hosts.
@@ -28,6 +32,16 @@ type path struct {
 	src, dst netip.Addr
 	mark     uint32 // SO_MARK, 0 for none
 }
+
+// pathOf is the path that an SA's packets take. EOPNOTSUPP: they travel in UDP.
+func pathOf(sa *sad.SA, mark uint32) (path, error) {
+	if sa.NATT != nil {
+		return path{}, errUDP
+	}
+	return path{kind: rawKind(sa.Dst), src: sa.Src, dst: sa.Dst, mark: mark}, nil
+}
+
+var errUDP = fmt.Errorf("ESP in UDP is not possible: %w", syscall.EOPNOTSUPP)
 
 // outer is a socket that ESP packets leave and arrive by.
 type outer interface {

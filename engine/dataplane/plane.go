@@ -29,7 +29,8 @@ type Config struct {
 
 	// NoSA is told of an interface that has packets to send and no SA to send
 	// them with. It is called at most once a batch, which can be very often,
-	// from the interface's own goroutine: it must be quick. It may be nil.
+	// from the interface's own goroutine: it must be quick, and must not wait
+	// for anybody who closes the tunnel. It may be nil.
 	NoSA func(*Tunnel)
 
 	// open opens an outer socket; nil is the kernel's.

@@ -11,14 +11,17 @@ import (
 	"testing"
 	"time"
 
+	"ifipsec/engine/host"
+
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
-// inHosts runs do in two network namespaces that a veth pair connects, once in
-// each, on threads that die with it.
-func inHosts(t *testing.T, mtu int, do func(h int) error) {
+// inHosts makes two network namespaces with a veth pair between them and runs
+// every step in the first and in the second. The namespaces last as long as a
+// socket that was opened there.
+func inHosts(t *testing.T, mtu int, steps ...func(h int) error) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("SKIPPED: needs root, to make network namespaces")
@@ -42,20 +45,14 @@ func inHosts(t *testing.T, mtu int, do func(h int) error) {
 			if err := netlink.LinkAdd(pair); err != nil {
 				return err
 			}
-			for h := range handles {
-				if err := netns.Set(handles[h]); err != nil {
-					return err
-				}
-				if err := address(h); err != nil {
-					return err
-				}
-			}
-			for h := range handles {
-				if err := netns.Set(handles[h]); err != nil {
-					return err
-				}
-				if err := do(h); err != nil {
-					return err
+			for _, do := range append([]func(int) error{address}, steps...) {
+				for h := range handles {
+					if err := netns.Set(handles[h]); err != nil {
+						return err
+					}
+					if err := do(h); err != nil {
+						return err
+					}
 				}
 			}
 			return nil
@@ -212,6 +209,52 @@ func TestRawSocketsRefuse(t *testing.T) {
 			got := get(t, hosts[1].receiver(), 2)
 			if n, m := got[0].end-got[0].off, got[1].end-got[1].off; n != 100 || m != 101 {
 				t.Errorf("packets of %d and %d octets arrive, want 100 and 101", n, m)
+			}
+		})
+	}
+}
+
+// Rules can choose the routing table of outer packets by their mark.
+func TestRawSocketsMark(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		kind  kind
+		addrs [2]netip.Addr
+	}{
+		"IPv4": {rawESP4, four},
+		"IPv6": {rawESP6, six},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var o outer
+			inHosts(t, 1500, func(h int) (err error) {
+				if h != 0 {
+					return nil
+				}
+				linux, err := host.Open()
+				if err != nil {
+					return err
+				}
+				defer linux.Close()
+				if err := linux.AddRule(host.Rule{Mark: 7, Table: 1000}); err != nil {
+					return err
+				}
+				to := &net.IPNet{IP: c.addrs[1].AsSlice(), Mask: net.CIDRMask(c.addrs[1].BitLen(), c.addrs[1].BitLen())}
+				if err := netlink.RouteAdd(&netlink.Route{Dst: to, Table: 1000, Type: unix.RTN_PROHIBIT}); err != nil {
+					return err
+				}
+				o, err = openOuter(c.kind)
+				return err
+			})
+			defer o.close()
+			for mark, want := range map[uint32]error{0: nil, 6: nil, 7: syscall.EACCES} {
+				s, err := o.sender(path{kind: c.kind, src: c.addrs[0], dst: c.addrs[1], mark: mark}, 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := s.send([]departure{{packet: make([]byte, 100)}}); !errors.Is(err, want) {
+					t.Errorf("mark %d: %v, want %v", mark, err, want)
+				}
 			}
 		})
 	}

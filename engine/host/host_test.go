@@ -44,8 +44,8 @@ func inNamespace(t *testing.T, test func(t *testing.T, h *Host)) {
 	<-done
 }
 
-// create makes a TUN device or ends the test. It is for the test's goroutine in
-// the namespace, so it uses Goexit by way of the caller: no t.Fatal there.
+// create makes a TUN device that ends with the test. It fails the test without
+// ending it, for it is not on the test's goroutine.
 func create(t *testing.T, h *Host, name string) (ok bool) {
 	t.Helper()
 	dev, err := h.CreateTUN(TUN{Name: name, MTU: 1400, Offload: true})
@@ -194,6 +194,15 @@ func TestAddressWithDestination(t *testing.T) {
 		check(t, h.SetDown("ipsec0"))
 		check(t, h.SetUp("ipsec0"))
 		compare("down and up", []Address{moved}, []string{"172.16.0.9/32"})
+
+		l, err := h.link("ipsec0")
+		check(t, err)
+		check(t, h.netlink.LinkSetDown(l))
+		check(t, h.RestoreRoutes("ipsec0"))
+		compare("down by somebody else", []Address{moved}, nil)
+		check(t, h.netlink.LinkSetUp(l))
+		check(t, h.RestoreRoutes("ipsec0"))
+		compare("up by somebody else", []Address{moved}, []string{"172.16.0.9/32"})
 
 		check(t, h.DeleteAddress("ipsec0", moved.Local))
 		compare("deleted", nil, nil)

@@ -92,16 +92,20 @@ func scopeName(s netlink.Scope) string {
 	return s.String()
 }
 
-// SetUp brings a link up, with the routes to the destinations of its addresses,
-// which Linux forgets when a link goes down. A link that is up is brought to
-// have those routes.
+// SetUp brings a link up, with the routes to the destinations of its addresses.
 func (h *Host) SetUp(name string) error {
+	if err := h.change(name, "bring up", h.netlink.LinkSetUp); err != nil {
+		return err
+	}
+	return h.RestoreRoutes(name)
+}
+
+// RestoreRoutes adds the routes to the destinations of a link's addresses, which
+// Linux forgets when a link goes down. A link that is down gets none.
+func (h *Host) RestoreRoutes(name string) error {
 	l, err := h.link(name)
 	if err != nil {
 		return err
-	}
-	if err := h.netlink.LinkSetUp(l); err != nil {
-		return fmt.Errorf("bring up %s: %w", name, err)
 	}
 	addrs, err := h.addrList(l)
 	if err != nil {
