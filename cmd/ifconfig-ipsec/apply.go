@@ -151,12 +151,11 @@ func (a *application) rename(to string) error {
 }
 
 func (a *application) tunnel(cmd ifconfig.Tunnel) (func() error, error) {
-	// As with getaddrinfo(3), the name decides on the family.
-	src, err := a.lookUp(ifconfig.AnyFamily, cmd.Src)
+	src, err := a.lookUp(cmd.Family, cmd.Src)
 	if err != nil {
 		return nil, fmt.Errorf("error in parsing address string: %w", err)
 	}
-	dst, err := a.lookUp(ifconfig.AnyFamily, cmd.Dst)
+	dst, err := a.lookUp(cmd.Family, cmd.Dst)
 	if err != nil {
 		return nil, fmt.Errorf("error in parsing address string: %w", err)
 	}

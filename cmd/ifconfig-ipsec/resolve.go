@@ -11,9 +11,12 @@ import (
 	"ifipsec/parser/ifconfig"
 )
 
-// resolve returns the addresses that a name has, at least one.
+// resolve returns the addresses of a family that a name has, at least one.
 func resolve(family ifconfig.Family, host string) ([]netip.Addr, error) {
-	network := map[ifconfig.Family]string{ifconfig.AnyFamily: "ip", ifconfig.Inet: "ip4", ifconfig.Inet6: "ip6"}[family]
+	network := "ip4"
+	if family == ifconfig.Inet6 {
+		network = "ip6"
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, host)

@@ -143,9 +143,9 @@ func (s *stage) dial(start bool) (daemon, error) {
 
 func (s *stage) resolve(family ifconfig.Family, host string) ([]netip.Addr, error) {
 	switch host + "/" + string(family) {
-	case "gw4.example/", "gw4.example/inet":
+	case "gw4.example/inet":
 		return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil
-	case "gw6.example/", "gw6.example/inet6":
+	case "gw6.example/inet6":
 		return []netip.Addr{netip.MustParseAddr("2001:db8::1")}, nil
 	}
 	return nil, errors.New("no such host")

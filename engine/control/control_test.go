@@ -404,6 +404,33 @@ func TestOneUserCannotTakeAllConnections(t *testing.T) {
 	}
 }
 
+// A client that asks for much and reads nothing does not hold up the end.
+func TestServeEndsInSpiteOfASlowReader(t *testing.T) {
+	t.Parallel()
+	status := InterfacesResult{Interfaces: []Interface{{Description: strings.Repeat("x", 8<<20)}}}
+	path := filepath.Join(t.TempDir(), "control")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- Serve(ctx, l, &recorder{status: status}, slog.New(slog.DiscardHandler)) }()
+	_, r := raw(t, path, `{"op":"interfaces","args":{}}`+"\n")
+	if _, err := r.ReadByte(); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Errorf("Serve = %v", err)
+		}
+	case <-time.After(20 * partingTimeout):
+		t.Error("Serve still waits for the reader")
+	}
+}
+
 func TestSocketIsForEverybody(t *testing.T) {
 	t.Parallel()
 	st, err := os.Stat(start(t, &recorder{}, nil))

@@ -17,6 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// partingTimeout is how long a client may take to read its last response when
+// the daemon ends.
+const partingTimeout = time.Second
+
 // Listen makes the daemon's socket. Everybody may connect; what they may ask
 // for is decided for each request.
 func Listen(path string) (*net.UnixListener, error) {
@@ -87,8 +91,12 @@ func (s *server) serve(ctx context.Context, l *net.UnixListener) error {
 // converse serves one connection.
 func (s *server) converse(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
-	// The end of ctx stops the wait for a request, not the work at one.
-	defer context.AfterFunc(ctx, func() { conn.CloseRead() })()
+	// The end of ctx stops the wait for a request and for a client that does not
+	// read, not the work at a request.
+	defer context.AfterFunc(ctx, func() {
+		_ = conn.CloseRead()
+		_ = conn.SetWriteDeadline(time.Now().Add(partingTimeout))
+	})()
 	cred, err := s.credentials(conn)
 	if err != nil {
 		s.log.Warn("control connection", "error", err)
@@ -97,7 +105,7 @@ func (s *server) converse(ctx context.Context, conn *net.UnixConn) {
 	privileged := cred.Uid == 0 || int(cred.Uid) == os.Geteuid()
 	if !privileged {
 		if !s.admit(cred.Uid) {
-			_ = s.respond(conn, failure(fmt.Errorf("user %d has over %d connections: %w", cred.Uid, s.perUser, syscall.EUSERS)))
+			_ = s.respond(ctx, conn, failure(fmt.Errorf("user %d has over %d connections: %w", cred.Uid, s.perUser, syscall.EUSERS)))
 			return
 		}
 		defer s.leave(cred.Uid)
@@ -110,13 +118,13 @@ func (s *server) converse(ctx context.Context, conn *net.UnixConn) {
 		line, err := readLine(r, maxRequest)
 		if err != nil {
 			if errors.Is(err, errTooLong) {
-				_ = s.respond(conn, failure(fmt.Errorf("request of over %d bytes: %w", maxRequest, syscall.EMSGSIZE)))
+				_ = s.respond(ctx, conn, failure(fmt.Errorf("request of over %d bytes: %w", maxRequest, syscall.EMSGSIZE)))
 			} else if !errors.Is(err, io.EOF) {
 				s.log.Debug("control connection", "pid", cred.Pid, "uid", cred.Uid, "error", err)
 			}
 			return
 		}
-		if err := s.respond(conn, s.answer(line, privileged, cred)); err != nil {
+		if err := s.respond(ctx, conn, s.answer(line, privileged, cred)); err != nil {
 			return
 		}
 	}
@@ -152,13 +160,20 @@ func (s *server) answer(line []byte, privileged bool, cred *unix.Ucred) response
 	return response{Result: body}
 }
 
-func (s *server) respond(conn *net.UnixConn, r response) error {
+func (s *server) respond(ctx context.Context, conn *net.UnixConn, r response) error {
 	line, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
 	if err := conn.SetWriteDeadline(time.Now().Add(s.idleTimeout)); err != nil {
 		return err
+	}
+	// Looked at after the deadline was set, so that the end of ctx shortens it
+	// whether it comes before or after.
+	if ctx.Err() != nil {
+		if err := conn.SetWriteDeadline(time.Now().Add(partingTimeout)); err != nil {
+			return err
+		}
 	}
 	_, err = conn.Write(append(line, '\n'))
 	return err
