@@ -130,6 +130,21 @@ func reaches(t *testing.T, h *lab.Host, to netip.Addr) {
 	}
 }
 
+// sizes pings with data of various sizes up to what the interface's MTU of 1400
+// takes: 20 bytes are the IPv4 header and 8 ICMP's.
+func sizes(t *testing.T, h *lab.Host, to netip.Addr) {
+	t.Helper()
+	for _, size := range []int{1, 2, 3, 15, 16, 17, 100, 1000, 1370, 1371, 1372} {
+		r, err := h.Ping(t.Context(), lab.Ping{To: to, Size: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Received != 1 {
+			t.Errorf("%s: a ping of %d bytes to %v was not answered", h.Name, size, to)
+		}
+	}
+}
+
 // reachesSoon waits until a ping is answered.
 func reachesSoon(t *testing.T, h *lab.Host, to netip.Addr) {
 	t.Helper()

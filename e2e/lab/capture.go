@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"net"
 	"os"
 	"slices"
@@ -19,14 +20,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The ring between the kernel and a capture, in bytes. A block is handed over
-// when it is full or captureDelay old.
+// captureRing is the size in bytes of the ring between the kernel and a capture,
+// captureHeader what a packet needs in it beside its data, at most, and
+// captureAll the data that is recorded unless less is asked for.
 const (
-	captureFrame  = 2048
-	captureBlock  = 1 << 18
-	captureBlocks = 64
-	captureDelay  = 4 * time.Millisecond
+	captureRing   = 16 << 20
+	captureHeader = 128
+	captureAll    = 16<<10 - captureHeader
 )
+
+// capturePoll is how often a capture looks whether it is to stop.
+const capturePoll = 5 * time.Millisecond
 
 // Packet is one Ethernet frame that a [Capture] saw.
 type Packet struct {
@@ -102,21 +106,24 @@ type Capture struct {
 }
 
 // Capture starts to record what an interface of the host sends and receives,
-// the first snap bytes of each frame (0: all).
+// the first snap bytes of each frame (0: all, but not more than some 16 KiB).
 func (h *Host) Capture(ifname string, snap uint32) (*Capture, error) {
 	if snap == 0 {
-		snap = 1 << 18
+		snap = captureAll
 	}
 	c := &Capture{done: make(chan struct{})}
+	// The smallest power of two: the smaller, the more packets can wait.
+	slot := 1 << bits.Len32(snap+captureHeader-1)
 	err := h.Do(func() (err error) {
 		c.tpacket, err = afpacket.NewTPacket(
 			afpacket.OptInterface(ifname),
-			afpacket.TPacketVersion3,
-			afpacket.OptFrameSize(captureFrame),
-			afpacket.OptBlockSize(captureBlock),
-			afpacket.OptNumBlocks(captureBlocks),
-			afpacket.OptBlockTimeout(captureDelay),
-			afpacket.OptPollTimeout(2*captureDelay),
+			// Version 3 would keep packets back until a block of them is full,
+			// or for an uncertain time.
+			afpacket.TPacketVersion2,
+			afpacket.OptFrameSize(slot),
+			afpacket.OptBlockSize(max(slot, os.Getpagesize())),
+			afpacket.OptNumBlocks(captureRing/max(slot, os.Getpagesize())),
+			afpacket.OptPollTimeout(capturePoll),
 		)
 		return err
 	})
@@ -166,7 +173,7 @@ func (c *Capture) read() error {
 // complete returns an error if the kernel had no room for a packet: nobody may
 // conclude from such a capture what was not on the wire.
 func (c *Capture) complete() error {
-	_, stats, err := c.tpacket.SocketStats()
+	stats, _, err := c.tpacket.SocketStats()
 	if err == nil && stats.Drops() > 0 {
 		err = fmt.Errorf("the capture missed %d packets", stats.Drops())
 	}
