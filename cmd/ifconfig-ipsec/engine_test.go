@@ -53,6 +53,23 @@ func (e *fakeEngine) serve(t *testing.T) (socket string) {
 	return socket
 }
 
+func (e *fakeEngine) refuse(refused bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.refused = refused
+}
+
+// setLocal says which addresses the host has.
+func (e *fakeEngine) setLocal(addrs []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var local []netip.Addr
+	for _, a := range addrs {
+		local = append(local, netip.MustParseAddr(a))
+	}
+	e.table.SetLocalAddrs(slices.Values(local))
+}
+
 // on changes an interface and its link.
 func (e *fakeEngine) on(name string, f func(*fakeLink) error) error {
 	return e.do(func() error {

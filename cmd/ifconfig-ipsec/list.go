@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"ifipsec/engine/control"
+	"ifipsec/engine/rundir"
 	"ifipsec/parser/ifconfig"
 )
 
@@ -43,7 +44,7 @@ func (c *command) list(line *ifconfig.Line) error {
 // interfaces returns the status of all interfaces: none without a daemon.
 func (c *command) interfaces() ([]control.Interface, error) {
 	d, err := c.dial(false)
-	if errors.Is(err, errNoDaemon) {
+	if errors.Is(err, rundir.ErrNotRunning) {
 		return nil, nil
 	}
 	if err != nil {

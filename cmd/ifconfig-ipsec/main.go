@@ -46,7 +46,7 @@ type command struct {
 	format         string // of addresses, as in IFCONFIG_FORMAT
 
 	// dial connects to the daemon and starts it if none runs and it may. If
-	// none runs the error is errNoDaemon.
+	// none runs the error wraps [rundir.ErrNotRunning].
 	dial func(start bool) (daemon, error)
 	// handOver becomes the system's ifconfig. It returns only if it fails, with
 	// an error that wraps ErrNotExist if there is no other ifconfig.
@@ -54,9 +54,6 @@ type command struct {
 	linkExists func(name string) bool
 	resolve    func(family ifconfig.Family, host string) ([]netip.Addr, error)
 }
-
-// errNoDaemon says that there are no interfaces because no daemon has any.
-var errNoDaemon = errors.New("no ipsecd runs in this network namespace")
 
 func dial(start bool) (daemon, error) {
 	dir, err := rundir.Current()
@@ -70,7 +67,7 @@ func dial(start bool) (daemon, error) {
 	} else {
 		client, err = connect()
 		if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, errNoDaemon
+			return nil, rundir.ErrNotRunning
 		}
 	}
 	if err != nil {
@@ -119,7 +116,7 @@ func (c *command) report(err error) int {
 func (c *command) configure(line *ifconfig.Line, args []string) (status int, err error) {
 	name := line.Interface
 	d, err := c.dial(false)
-	if err != nil && !errors.Is(err, errNoDaemon) {
+	if err != nil && !errors.Is(err, rundir.ErrNotRunning) {
 		return 0, err
 	}
 	var found []control.Interface
@@ -192,7 +189,7 @@ func (c *command) isForeign(args []string) bool {
 	}
 	d, err := c.dial(false)
 	if err != nil {
-		return errors.Is(err, errNoDaemon)
+		return errors.Is(err, rundir.ErrNotRunning)
 	}
 	defer d.Close()
 	_, err = d.Interfaces(control.InterfacesRequest{Name: args[0]})

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"ifipsec/engine/control"
+	"ifipsec/engine/rundir"
 	"ifipsec/parser/ifconfig"
 )
 
@@ -106,16 +107,10 @@ func (s *stage) do(typed string, out *bytes.Buffer) {
 			fmt.Fprintf(out, "(%d)\n", status)
 		}
 	case "daemon":
-		s.engine.refused = words[1] == "refuses"
+		s.engine.refuse(words[1] == "refuses")
 		s.start()
 	case "addresses":
-		s.engine.table.SetLocalAddrs(func(yield func(netip.Addr) bool) {
-			for _, a := range words[1:] {
-				if !yield(netip.MustParseAddr(a)) {
-					return
-				}
-			}
-		})
+		s.engine.setLocal(words[1:])
 	case "links":
 		s.links = words[1:]
 	case "system":
@@ -136,7 +131,7 @@ func (s *stage) dial(start bool) (daemon, error) {
 		s.start()
 	}
 	if s.socket == "" {
-		return nil, errNoDaemon
+		return nil, rundir.ErrNotRunning
 	}
 	return control.Dial(s.socket)
 }
