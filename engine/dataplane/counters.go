@@ -66,7 +66,7 @@ const (
 	OutNotRunning                      // dropped: the interface was down or not running
 	OutNoSA                            // dropped: no SA
 	OutFamily                          // dropped: neither IPv4 nor IPv6
-	OutLoop                            // dropped: the tunnel's own outer packet came back through it
+	OutLoop                            // dropped: an outer packet of this host's tunnels was routed into the tunnel
 	OutTooBig                          // dropped: larger than MaxPacket, or too large when sealed
 	OutSequence                        // dropped: the SA's sequence numbers are used up
 	OutSend                            // dropped: the kernel did not send it
@@ -86,7 +86,7 @@ func (c TunnelCounter) String() string {
 		"output dropped; not running",
 		"output dropped; no SA",
 		"output dropped; neither IPv4 nor IPv6",
-		"output dropped; tunnel routed into itself",
+		"output dropped; outer packet routed into a tunnel",
 		"output dropped; too big",
 		"output dropped; sequence numbers used up",
 		"output dropped; not sent",

@@ -156,7 +156,7 @@ func (in *inbound) find() {
 	// What is not a tunnel's, a kernel would take as the host's own.
 	// There is no such way from here.
 	in.refusal = PolicyDrops
-	t := (*in.plane.serving.Load())[sad.Index{Src: sa.Dst, Dst: sa.Src, ReqID: sa.ReqID}]
+	t := in.plane.serving.Load().tunnels[sad.Index{Src: sa.Dst, Dst: sa.Src, ReqID: sa.ReqID}]
 	switch {
 	case t == nil:
 		in.complain("no running tunnel has the SA's endpoints and reqid", sa)

@@ -111,19 +111,24 @@ func decapsulateECN(packet []byte, outer uint8) (keep bool) {
 	return true
 }
 
-// isOuterOf says whether an IP packet is ESP from src to dst, or a fragment of
-// it: an outer packet of the tunnel with these endpoints.
-func isOuterOf(packet []byte, src, dst netip.Addr) bool {
-	switch {
-	case packet[0]>>4 == 4:
-		return packet[9] == protoESP && src.Is4() &&
-			[4]byte(packet[12:]) == src.As4() && [4]byte(packet[16:]) == dst.As4()
-	default:
-		next := packet[6]
-		if next == protoFragment && len(packet) > headerLen6 {
-			next = packet[headerLen6]
+// ends are the outer endpoints of a tunnel, without zones.
+type ends struct{ src, dst netip.Addr }
+
+// espEnds returns from where to where an IP packet carries ESP, or a fragment
+// of it; ok is false if it carries something else.
+func espEnds(packet []byte) (e ends, ok bool) {
+	if packet[0]>>4 == 4 {
+		if packet[9] != protoESP {
+			return ends{}, false
 		}
-		return next == protoESP && src.Is6() &&
-			[16]byte(packet[8:]) == src.As16() && [16]byte(packet[24:]) == dst.As16()
+		return ends{netip.AddrFrom4([4]byte(packet[12:])), netip.AddrFrom4([4]byte(packet[16:]))}, true
 	}
+	next := packet[6]
+	if next == protoFragment && len(packet) > headerLen6 {
+		next = packet[headerLen6]
+	}
+	if next != protoESP {
+		return ends{}, false
+	}
+	return ends{netip.AddrFrom16([16]byte(packet[8:])), netip.AddrFrom16([16]byte(packet[24:]))}, true
 }

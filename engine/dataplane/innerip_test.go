@@ -2,11 +2,8 @@ package dataplane
 
 import (
 	"encoding/binary"
-	"net/netip"
 	"testing"
 )
-
-func addr16(a [16]byte) netip.Addr { return netip.AddrFrom16(a) }
 
 // checksumOK says whether an IPv4 header's checksum is right.
 func checksumOK(p []byte) bool {

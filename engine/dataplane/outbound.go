@@ -98,7 +98,7 @@ func (o *outbound) process(n int) {
 		o.tunnel.plane.noSA(o.tunnel)
 		return
 	}
-	o.check(n, s, &counts)
+	o.check(n, &counts)
 	// The SA says how, for it may want other ways than the tunnel's.
 	if err := o.choose(sa, s.Mark); err != nil {
 		counts[OutSend] += uint64(len(o.valid))
@@ -126,8 +126,9 @@ func (o *outbound) choose(sa *sad.SA, mark uint32) error {
 }
 
 // check picks the packets that may be sent.
-func (o *outbound) check(n int, s *Settings, counts *TunnelCounters) {
+func (o *outbound) check(n int, counts *TunnelCounters) {
 	o.valid = o.valid[:0]
+	serving := o.tunnel.plane.serving.Load()
 	for i, size := range o.sizes[:n] {
 		if size > MaxPacket {
 			counts[OutTooBig]++
@@ -137,7 +138,9 @@ func (o *outbound) check(n int, s *Settings, counts *TunnelCounters) {
 		switch {
 		case family(packet) == 0:
 			counts[OutFamily]++
-		case isOuterOf(packet, s.Src, s.Dst):
+		case serving.isOuter(packet):
+			// As on FreeBSD, a tunnel does not carry what another tunnel of
+			// the host has sealed: two that carry one another would never end.
 			counts[OutLoop]++
 		default:
 			o.valid = append(o.valid, i)

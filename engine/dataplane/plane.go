@@ -48,15 +48,21 @@ type Plane struct {
 	counters counters
 	close    func() error // shutDown, once
 
-	// serving has the tunnels that are running and up, under what their SAs
-	// have in common. It is never changed, but replaced.
-	serving atomic.Pointer[map[sad.Index]*Tunnel]
+	// serving has the tunnels that are running and up. It is never changed,
+	// but replaced.
+	serving atomic.Pointer[serving]
 
 	mu       sync.Mutex // guards what follows, and the replacing of serving
 	tunnels  map[*Tunnel]struct{}
 	outers   [kinds]outer
 	closed   bool
 	receives sync.WaitGroup
+}
+
+// serving is a set of tunnels.
+type serving struct {
+	tunnels map[sad.Index]*Tunnel // by what their SAs have in common
+	ends    map[ends]struct{}     // of them
 }
 
 // New returns a plane without tunnels. Sockets are opened when the first tunnel
@@ -78,7 +84,7 @@ func New(c Config) *Plane {
 	if p.open == nil {
 		p.open = openOuter
 	}
-	p.serving.Store(&map[sad.Index]*Tunnel{})
+	p.serving.Store(&serving{})
 	p.close = sync.OnceValue(p.shutDown)
 	return p
 }
@@ -143,16 +149,32 @@ func (p *Plane) serve(t *Tunnel, old, next *Settings) error {
 	if old.serves() && next.serves() && old.index() == next.index() {
 		return nil
 	}
-	serving := maps.Clone(*p.serving.Load())
+	tunnels := maps.Clone(p.serving.Load().tunnels)
 	if old.serves() {
-		delete(serving, old.index())
+		delete(tunnels, old.index())
 	}
 	if next.serves() {
-		if other, taken := serving[next.index()]; taken {
+		if other, taken := tunnels[next.index()]; taken {
 			return fmt.Errorf("%s has this tunnel and reqid %d: %w", other.name, next.ReqID, syscall.EEXIST)
 		}
-		serving[next.index()] = t
+		if tunnels == nil {
+			tunnels = make(map[sad.Index]*Tunnel)
+		}
+		tunnels[next.index()] = t
 	}
-	p.serving.Store(&serving)
+	s := &serving{tunnels: tunnels, ends: make(map[ends]struct{}, len(tunnels))}
+	for i := range tunnels {
+		s.ends[ends{i.Src.WithZone(""), i.Dst.WithZone("")}] = struct{}{}
+	}
+	p.serving.Store(s)
 	return nil
+}
+
+// isOuter says whether an IP packet is one that a tunnel sends.
+func (s *serving) isOuter(packet []byte) bool {
+	e, ok := espEnds(packet)
+	if ok {
+		_, ok = s.ends[e]
+	}
+	return ok
 }
