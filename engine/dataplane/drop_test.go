@@ -188,16 +188,16 @@ func TestOutboundDrops(t *testing.T) {
 		packet []byte
 		want   TunnelCounter
 	}{
-		"passes":             {ip4(100), OutPackets},
-		"largest":            {ip4(MaxPacket), OutPackets},
-		"other host's ESP":   {passing, OutPackets},
-		"empty":              {nil, OutFamily},
-		"ARP":                {make([]byte, 28), OutFamily},
-		"half a header":      {ip4(100)[:19], OutFamily},
-		"half a header, v6":  {ip6(100)[:39], OutFamily},
-		"own outer packet":   {loop4, OutLoop},
-		"too big":            {ip4(MaxPacket + 1), OutTooBig},
-		"far too big":        {ip4(65535), OutTooBig},
+		"passes":            {ip4(100), OutPackets},
+		"largest":           {ip4(MaxPacket), OutPackets},
+		"other host's ESP":  {passing, OutPackets},
+		"empty":             {nil, OutFamily},
+		"ARP":               {make([]byte, 28), OutFamily},
+		"half a header":     {ip4(100)[:19], OutFamily},
+		"half a header, v6": {ip6(100)[:39], OutFamily},
+		"own outer packet":  {loop4, OutLoop},
+		"too big":           {ip4(MaxPacket + 1), OutTooBig},
+		"far too big":       {ip4(65535), OutTooBig},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
