@@ -18,14 +18,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// needRoot skips a test that makes a network namespace where that can't be done,
+// or fails it where a skipped test would go unseen.
+func needRoot(t *testing.T) {
+	t.Helper()
+	switch {
+	case os.Geteuid() == 0:
+	case os.Getenv("CI") == "true" || os.Getenv("IFIPSEC_NO_SKIP") != "":
+		t.Fatal("needs root, to make a network namespace")
+	default:
+		t.Skip("SKIPPED: needs root, to make a network namespace")
+	}
+}
+
 // inHosts makes two network namespaces with a veth pair between them and runs
 // every step in the first and in the second. The namespaces last as long as a
 // socket that was opened there.
 func inHosts(t *testing.T, mtu int, steps ...func(h int) error) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED: needs root, to make network namespaces")
-	}
+	needRoot(t)
 	errs := make(chan error)
 	go func() {
 		runtime.LockOSThread()

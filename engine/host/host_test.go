@@ -16,13 +16,24 @@ import (
 	"github.com/vishvananda/netns"
 )
 
+// needRoot skips a test that makes a network namespace where that can't be done,
+// or fails it where a skipped test would go unseen.
+func needRoot(t *testing.T) {
+	t.Helper()
+	switch {
+	case os.Geteuid() == 0:
+	case os.Getenv("CI") == "true" || os.Getenv("IFIPSEC_NO_SKIP") != "":
+		t.Fatal("needs root, to make a network namespace")
+	default:
+		t.Skip("SKIPPED: needs root, to make a network namespace")
+	}
+}
+
 // inNamespace runs a test in a network namespace of its own, on a thread that
 // dies with it.
 func inNamespace(t *testing.T, test func(t *testing.T, h *Host)) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED: needs root, to make a network namespace")
-	}
+	needRoot(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
