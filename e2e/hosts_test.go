@@ -27,13 +27,13 @@ func newHost(t *testing.T, name string) *lab.Host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	races := filepath.Join(t.TempDir(), "race")
+	races := raceReports(t)
 	h.Env = []string{
 		"PATH=" + bin + ":" + os.Getenv("PATH"),
 		"TZ=UTC",
 		// The detector's reports must not go where the programs' output is
 		// compared, and a program need not wait for them when it ends.
-		"GORACE=atexit_sleep_ms=0 log_path=" + races,
+		"GORACE=atexit_sleep_ms=0 log_path=" + races + "/report",
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -44,13 +44,26 @@ func newHost(t *testing.T, name string) *lab.Host {
 		if err := h.Close(); err != nil {
 			t.Errorf("close %s: %v", name, err)
 		}
-		reports, _ := filepath.Glob(races + ".*")
+		reports, _ := filepath.Glob(races + "/*")
 		for _, path := range reports {
 			report, _ := os.ReadFile(path)
 			t.Errorf("data race on %s:\n%s", h.Name, report)
 		}
 	})
 	return h
+}
+
+// raceReports makes a directory that not only root's programs can write to.
+func raceReports(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(bin, "races-")
+	if err == nil {
+		err = os.Chmod(dir, 0o777)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // runDir is the name of the daemon's directory on a host; empty if it has none.

@@ -149,8 +149,10 @@ func (h *Host) Capture(ifname string, snap uint32) (*Capture, error) {
 // read records until the capture is stopped and what came before is read.
 func (c *Capture) read() error {
 	for {
-		data, info, err := c.tpacket.ZeroCopyReadPacketData()
+		// Looked at first: only a wait that begins after Stop can tell that
+		// there is nothing more.
 		stopped := c.stopped.Load()
+		data, info, err := c.tpacket.ZeroCopyReadPacketData()
 		switch {
 		case errors.Is(err, afpacket.ErrTimeout):
 			if stopped != 0 {
