@@ -27,6 +27,7 @@ type fakeTUN struct {
 	in     chan []byte // from the plane
 	closed chan struct{}
 	once   sync.Once
+	errs   chan error // of reading
 	batch  int
 }
 
@@ -35,6 +36,7 @@ func newFakeTUN() *fakeTUN {
 		out:    make(chan []byte, 256),
 		in:     make(chan []byte, 4096),
 		closed: make(chan struct{}),
+		errs:   make(chan error, 16),
 		batch:  128,
 	}
 }
@@ -43,6 +45,8 @@ func (f *fakeTUN) Read(bufs [][]byte, sizes []int, offset int) (n int, err error
 	select {
 	case packet := <-f.out:
 		sizes[0] = copy(bufs[0][offset:], packet)
+	case err := <-f.errs:
+		return 0, err
 	case <-f.closed:
 		return 0, os.ErrClosed
 	}

@@ -61,3 +61,26 @@ func TestSetTrafficClassKeepsTheRest(t *testing.T) {
 		}
 	}
 }
+
+// What a peer has sealed can be anything.
+func FuzzInnerPacket(f *testing.F) {
+	f.Add(ip4(100), uint8(protoIPv4), uint8(ecnCE))
+	f.Add(ip6(100), uint8(protoIPv6), uint8(ecnECT1))
+	f.Add(ip4(20), uint8(protoIPv6), uint8(0))
+	f.Add([]byte{0x4f}, uint8(protoIPv4), uint8(0))
+	f.Add([]byte(nil), uint8(0), uint8(0))
+	f.Fuzz(func(t *testing.T, payload []byte, next, outer uint8) {
+		packet, ok := trim(payload, next)
+		if !ok {
+			return
+		}
+		if family(packet) != next || len(packet) > len(payload) {
+			t.Fatalf("%d octets of family %d from %d of family %d", len(packet), family(packet), len(payload), next)
+		}
+		espEnds(packet)
+		class := trafficClass(packet)
+		if decapsulateECN(packet, outer); trafficClass(packet)&^ecnMask != class&^ecnMask {
+			t.Fatal("the DS field is changed")
+		}
+	})
+}

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.zx2c4.com/wireguard/tun"
 )
 
 func recv(t testing.TB, f *fakeTUN) []byte {
@@ -163,6 +165,18 @@ func TestTunnelThatDoesNotServe(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What can't be read does not end the tunnel.
+func TestErrorsOfReading(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t, newFakeNet())
+	for _, err := range []error{tun.ErrTooManySegments, errors.New("unsupported virtio GSO type"), syscall.EIO} {
+		a.tun.errs <- err
+	}
+	eventually(t, "errors", a.tunnelCounter(OutRead), 3)
+	a.tun.out <- ip4(100)
+	recv(t, b.tun)
 }
 
 func TestConfigureErrors(t *testing.T) {
