@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -44,7 +43,7 @@ func daemon(t *testing.T, h *lab.Host) int {
 // ended waits until a host has no daemon.
 func ended(t *testing.T, h *lab.Host) {
 	t.Helper()
-	err := lab.Until(10*time.Second, func() error {
+	err := lab.Until(2*patience, func() error {
 		if pids := daemons(t, h); len(pids) > 0 {
 			return fmt.Errorf("%s has daemons %v, want none", h.Name, pids)
 		}
@@ -269,7 +268,7 @@ func TestLinkDeletedByAnother(t *testing.T) {
 	if err := a.DelLink("ipsec1"); err != nil {
 		t.Fatal(err)
 	}
-	err := lab.Until(5*time.Second, func() error {
+	err := lab.Until(patience, func() error {
 		if got := shell(t, a, "ifconfig ipsec1"); got.Exit == 0 {
 			return fmt.Errorf("ifconfig still shows %q", got.Stdout)
 		}

@@ -103,7 +103,7 @@ func TestExampleStreams(t *testing.T) {
 func TestExampleShown(t *testing.T) {
 	t.Parallel()
 	a, _ := example(t)
-	if got := pings(t, a, innerB, 1); got != 1 {
+	if got := pings(t, a, innerB, 1, patience); got != 1 {
 		t.Fatal("the ping was not answered")
 	}
 	for name, command := range map[string]string{

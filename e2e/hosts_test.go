@@ -123,12 +123,18 @@ func output(t *testing.T, h *lab.Host, script string) string {
 	return r.Stdout
 }
 
-// pings sends a few pings, quickly, and returns how many were answered.
-func pings(t *testing.T, h *lab.Host, to netip.Addr, count int) int {
+// An answer that is to come is waited for as long as a busy machine may need,
+// one that is not to come as long as is reasonable.
+const (
+	patience   = 5 * time.Second
+	impatience = 300 * time.Millisecond
+)
+
+// pings sends a few pings, quickly, and returns how many were answered before
+// the time was up.
+func pings(t *testing.T, h *lab.Host, to netip.Addr, count int, timeout time.Duration) int {
 	t.Helper()
-	r, err := h.Ping(t.Context(), lab.Ping{
-		To: to, Count: count, Interval: 5 * time.Millisecond, Timeout: 300 * time.Millisecond,
-	})
+	r, err := h.Ping(t.Context(), lab.Ping{To: to, Count: count, Interval: 5 * time.Millisecond, Timeout: timeout})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +144,7 @@ func pings(t *testing.T, h *lab.Host, to netip.Addr, count int) int {
 // reaches checks that every one of a few pings is answered.
 func reaches(t *testing.T, h *lab.Host, to netip.Addr) {
 	t.Helper()
-	if got := pings(t, h, to, 3); got != 3 {
+	if got := pings(t, h, to, 3, patience); got != 3 {
 		t.Errorf("%s: %d of 3 pings to %v were answered, want all", h.Name, got, to)
 	}
 }
@@ -148,7 +154,7 @@ func reaches(t *testing.T, h *lab.Host, to netip.Addr) {
 func sizes(t *testing.T, h *lab.Host, to netip.Addr) {
 	t.Helper()
 	for _, size := range []int{1, 2, 3, 15, 16, 17, 100, 1000, 1370, 1371, 1372} {
-		r, err := h.Ping(t.Context(), lab.Ping{To: to, Size: size})
+		r, err := h.Ping(t.Context(), lab.Ping{To: to, Size: size, Timeout: patience})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,8 +167,8 @@ func sizes(t *testing.T, h *lab.Host, to netip.Addr) {
 // reachesSoon waits until a ping is answered.
 func reachesSoon(t *testing.T, h *lab.Host, to netip.Addr) {
 	t.Helper()
-	err := lab.Until(5*time.Second, func() error {
-		if pings(t, h, to, 1) != 1 {
+	err := lab.Until(patience, func() error {
+		if pings(t, h, to, 1, impatience) != 1 {
 			return fmt.Errorf("%s: no ping to %v was answered", h.Name, to)
 		}
 		return nil
@@ -175,7 +181,7 @@ func reachesSoon(t *testing.T, h *lab.Host, to netip.Addr) {
 // reachesNot checks that no ping is answered.
 func reachesNot(t *testing.T, h *lab.Host, to netip.Addr) {
 	t.Helper()
-	if got := pings(t, h, to, 3); got != 0 {
+	if got := pings(t, h, to, 3, impatience); got != 0 {
 		t.Errorf("%s: %d of 3 pings to %v were answered, want none", h.Name, got, to)
 	}
 }

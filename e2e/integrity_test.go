@@ -59,7 +59,7 @@ func answers(t *testing.T, a, b *lab.Host, tn tunnel, frame []byte) int {
 	if err := a.Inject("eth0", frame); err != nil {
 		t.Fatal(err)
 	}
-	if got := pings(t, a, tn.innerB[0], 1); got != 1 {
+	if got := pings(t, a, tn.innerB[0], 1, patience); got != 1 {
 		t.Error("the tunnel does not work any more")
 	}
 	esp, _ := wire()
@@ -116,7 +116,7 @@ func TestReplayedPacket(t *testing.T) {
 	}
 
 	// So far behind that the window has forgotten it.
-	if got := pings(t, a, tn.innerB[0], 40); got != 40 {
+	if got := pings(t, a, tn.innerB[0], 40, patience); got != 40 {
 		t.Errorf("%d of 40 pings were answered", got)
 	}
 	if got := answers(t, a, b, tn, frame); got != 0 {

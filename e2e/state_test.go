@@ -104,7 +104,7 @@ func running(t *testing.T, h *lab.Host, name string) bool {
 // becomes waits until an interface is RUNNING, or is not.
 func becomes(t *testing.T, h *lab.Host, name string, want bool) {
 	t.Helper()
-	err := lab.Until(5*time.Second, func() error {
+	err := lab.Until(patience, func() error {
 		if got := running(t, h, name); got != want {
 			return fmt.Errorf("%s: RUNNING is %v, want %v", name, got, want)
 		}

@@ -103,7 +103,7 @@ func TestInnerAddressesDoNotCross(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pings(t, a, second.innerB[0], 3)
+	pings(t, a, second.innerB[0], 3, impatience)
 	got, err := in.Stop()
 	if err != nil {
 		t.Fatal(err)
