@@ -8,9 +8,8 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,84 +22,110 @@ import (
 type Config struct {
 	SAD *sad.DB
 	SPD *spd.DB
-	Now func() time.Time // nil: time.Now
-	Log *slog.Logger     // nil: none
+	Now func() time.Time // for the rate of ACQUIRE; nil: time.Now
+	Log *slog.Logger     // nil discards
 }
 
-// Handler knows the open sessions. It must be made with [New]; its methods may
-// be called concurrently.
+// Handler answers requests and tells the sessions what they should hear. It
+// must be made with [New]; its methods may be called concurrently.
 type Handler struct {
-	sad *sad.DB
-	spd *spd.DB
-	now func() time.Time
-	log *slog.Logger
+	sad       *sad.DB
+	spd       *spd.DB
+	log       *slog.Logger
+	supported []pfkey.Extension // of the answer to REGISTER
+	acquires  acquires
 
 	// mu is held while a request is done and told, so that everybody hears of
-	// changes in the order in which they are made.
+	// the changes in the order in which they are made.
 	mu       sync.Mutex
-	sessions map[*Session]struct{}
-	opened   uint64
+	sessions []*Session // in the order in which they were opened
+
+	registered  atomic.Int32 // sessions that registered for anything
+	promiscuous atomic.Int32 // sessions that hear everything
 }
 
 // New returns a Handler without sessions.
 func New(c Config) *Handler {
-	h := &Handler{sad: c.SAD, spd: c.SPD, now: c.Now, log: c.Log, sessions: map[*Session]struct{}{}}
-	if h.now == nil {
-		h.now = time.Now
-	}
+	h := &Handler{sad: c.SAD, spd: c.SPD, log: c.Log, supported: supported()}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
+	}
+	h.acquires.now = c.Now
+	if h.acquires.now == nil {
+		h.acquires.now = time.Now
 	}
 	return h
 }
 
-// Session is one open PF_KEY socket.
-type Session struct {
-	h      *Handler
-	tell   func(*pfkey.Message)
-	number uint64 // sessions are told things in the order in which they were opened
+// answer is what comes of a request that did not fail.
+type answer struct {
+	message *pfkey.Message           // nil if there is none
+	others  audience                 // who hears it beside the sender
+	dump    iter.Seq[*pfkey.Message] // in place of message
 }
 
-// Open begins a session. tell is called with each message for the session that
-// is not an answer to a request of its own; it must neither wait nor change or
-// keep the message, and must not call the Handler.
-func (h *Handler) Open(tell func(*pfkey.Message)) *Session {
+// perform does what each type of message asks for, with the lock held.
+var perform = map[pfkey.MsgType]func(*Handler, *Session, *pfkey.Message) (answer, error){
+	pfkey.TypeGetSPI:     (*Handler).getSPI,
+	pfkey.TypeUpdate:     (*Handler).update,
+	pfkey.TypeAdd:        (*Handler).add,
+	pfkey.TypeDelete:     (*Handler).delete,
+	pfkey.TypeGet:        (*Handler).get,
+	pfkey.TypeAcquire:    (*Handler).acquire,
+	pfkey.TypeRegister:   (*Handler).register,
+	pfkey.TypeFlush:      (*Handler).flush,
+	pfkey.TypeDump:       (*Handler).dump,
+	pfkey.TypePromisc:    (*Handler).promisc,
+	pfkey.TypeSPDUpdate:  (*Handler).spdUpdate,
+	pfkey.TypeSPDAdd:     (*Handler).spdAdd,
+	pfkey.TypeSPDDelete:  (*Handler).spdDelete,
+	pfkey.TypeSPDGet:     (*Handler).spdGet,
+	pfkey.TypeSPDDump:    (*Handler).spdDump,
+	pfkey.TypeSPDFlush:   (*Handler).spdFlush,
+	pfkey.TypeSPDSetIdx:  (*Handler).spdAdd,
+	pfkey.TypeSPDDelete2: (*Handler).spdDelete2,
+}
+
+// Handle does what a message asks for and returns the answers for the sender:
+// none, one, or those of a dump. All is done when it returns, except that a
+// dump's answers are made while they are taken, which holds up nobody.
+func (s *Session) Handle(m *pfkey.Message) iter.Seq[*pfkey.Message] {
+	h := s.h
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.opened++
-	s := &Session{h: h, tell: tell, number: h.opened}
-	h.sessions[s] = struct{}{}
-	return s
+	a, err := h.request(s, m)
+	if err != nil {
+		h.log.Debug("PF_KEY request failed", "type", m.Type.String(), "pid", m.PID, "error", err)
+		a = answer{message: Failure(m, err)}
+	}
+	switch {
+	case a.dump != nil:
+		return h.overheard(a.dump)
+	case a.message == nil:
+		return func(func(*pfkey.Message) bool) {}
+	default:
+		h.tell(a.message, a.others, s)
+		return func(yield func(*pfkey.Message) bool) { yield(a.message) }
+	}
 }
 
-// Close ends the session, which is told nothing more.
-func (s *Session) Close() {
-	s.h.mu.Lock()
-	defer s.h.mu.Unlock()
-	delete(s.h.sessions, s)
+func (h *Handler) request(s *Session, m *pfkey.Message) (answer, error) {
+	if err := check(m); err != nil {
+		return answer{}, err
+	}
+	do, ok := perform[m.Type]
+	if !ok {
+		return answer{}, invalid("%v is not a request", m.Type)
+	}
+	return do(h, s, m)
 }
 
 // Failure is the answer to a request that failed: its header with the errno
-// that err wraps, and none of its extensions.
+// that err wraps, EINVAL if none, and no extensions.
 func Failure(request *pfkey.Message, err error) *pfkey.Message {
 	errno := syscall.EINVAL
 	errors.As(err, &errno)
-	return &pfkey.Message{
-		Type: request.Type, Errno: uint8(errno), SAType: request.SAType,
-		Seq: request.Seq, PID: request.PID,
-	}
-}
-
-// Handle does what a message asks for and returns the answers to it, which
-// usually is one. Those of a dump are made while they are taken, without
-// holding up anybody else.
-func (s *Session) Handle(m *pfkey.Message) iter.Seq[*pfkey.Message] {
-	return func(yield func(*pfkey.Message) bool) {
-		yield(Failure(m, syscall.EOPNOTSUPP))
-	}
-}
-
-// all returns the sessions in the order in which they were opened.
-func (h *Handler) all() []*Session {
-	return slices.SortedFunc(maps.Keys(h.sessions), func(a, b *Session) int { return int(a.number) - int(b.number) })
+	m := echo(request)
+	m.Errno = uint8(errno)
+	return m
 }

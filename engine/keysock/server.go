@@ -140,14 +140,26 @@ func (s *server) converse(c *connection) {
 			err = c.answer(key.Failure(m, err))
 		default:
 			for answer := range session.Handle(m) {
-				if err = c.answer(answer); err != nil {
+				err = c.answer(answer)
+				wipe(answer)
+				if err != nil {
 					break
 				}
 			}
+			wipe(m)
 		}
 		if err != nil {
 			c.ended(err)
 			return
+		}
+	}
+}
+
+// wipe overwrites the keys in a message that nobody needs any more.
+func wipe(m *pfkey.Message) {
+	for _, e := range m.Exts {
+		if k, ok := e.(*pfkey.Key); ok {
+			clear(k.Key)
 		}
 	}
 }
