@@ -3,6 +3,7 @@ package e2e
 import (
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"testing"
@@ -155,5 +156,15 @@ func golden(t *testing.T, name, output string) {
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", name, diff)
+	}
+}
+
+// What make demo shows works with these programs.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	lab.Require(t)
+	out, err := exec.CommandContext(t.Context(), "go", "run", "ifipsec/e2e/demo", "-bin", bin).CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -76,23 +76,26 @@ func runDir(h *lab.Host) string {
 }
 
 // newPair makes two hosts on one link, hostA with outerA and hostB with outerB,
-// and with an IPv6 address each.
+// and with another IPv4 and an IPv6 address each.
 func newPair(t *testing.T) (a, b *lab.Host) {
 	t.Helper()
 	a, b = newHost(t, "hostA"), newHost(t, "hostB")
 	err := lab.Connect(
-		lab.Port{Host: a, Name: "eth0", Addrs: []netip.Prefix{
-			netip.PrefixFrom(outerA, 24), netip.MustParsePrefix("192.168.0.13/24"), netip.MustParsePrefix("fd00::3/64"),
-		}},
-		lab.Port{Host: b, Name: "eth0", Addrs: []netip.Prefix{
-			netip.PrefixFrom(outerB, 24), netip.MustParsePrefix("192.168.0.15/24"), netip.MustParsePrefix("fd00::5/64"),
-		}},
+		lab.Port{Host: a, Name: "eth0", Addrs: prefixes("192.168.0.3/24", "192.168.0.13/24", "fd00::3/64")},
+		lab.Port{Host: b, Name: "eth0", Addrs: prefixes("192.168.0.5/24", "192.168.0.15/24", "fd00::5/64")},
 		1500,
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a, b
+}
+
+func prefixes(all ...string) (ps []netip.Prefix) {
+	for _, p := range all {
+		ps = append(ps, netip.MustParsePrefix(p))
+	}
+	return ps
 }
 
 // shell runs a script on a host.

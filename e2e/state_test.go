@@ -248,3 +248,25 @@ func TestTunnelIntoItself(t *testing.T) {
 	quiet(t, a, tn.interfaceA())
 	reaches(t, a, tn.innerB[0])
 }
+
+// An SA that has served its time serves no longer, and nothing takes its place.
+func TestLifetimeEnds(t *testing.T) {
+	t.Parallel()
+	a, b := newPair(t)
+	tn := newTunnel(0)
+	tn.options = "-ls 1 -lh 2"
+	tn.setUp(t, a, b)
+	reaches(t, a, tn.innerB[0])
+	err := lab.Until(2*patience, func() error {
+		if all := output(t, a, "setkey -D"); all != "No SAD entries.\n" {
+			return fmt.Errorf("setkey -D still shows\n%s", all)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	wire := capture(t, a, "eth0")
+	reachesNot(t, a, tn.innerB[0])
+	silent(t, a, wire)
+}

@@ -36,10 +36,9 @@ func Connect(a, b Port, mtu int) error {
 		return fmt.Errorf("connect %s to %s: %w", a.Host.Name, b.Host.Name, err)
 	}
 	for _, p := range []Port{a, b} {
-		// No link-local address of its own making, no search for routers, and
-		// addresses that work at once.
+		// No search for routers, and addresses that work at once.
 		for setting, value := range map[string]string{
-			"addr_gen_mode": "1", "router_solicitations": "0", "accept_ra": "0", "accept_dad": "0",
+			"router_solicitations": "0", "accept_ra": "0", "accept_dad": "0",
 		} {
 			if err := p.Host.Sysctl("net/ipv6/conf/"+p.Name+"/"+setting, value); err != nil {
 				return err
