@@ -28,7 +28,7 @@ func (h *Handler) Open(hear func(*pfkey.Message)) *Session {
 	return s
 }
 
-// Close ends the session, which hears nothing more. It may be called once.
+// Close ends the session, which hears nothing more and must not be used again.
 func (s *Session) Close() {
 	h := s.h
 	h.mu.Lock()
@@ -36,6 +36,7 @@ func (s *Session) Close() {
 	if len(s.registered) > 0 {
 		h.registered.Add(-1)
 	}
+	clear(s.registered)
 	s.setPromiscuous(false)
 	h.sessions = slices.DeleteFunc(h.sessions, func(o *Session) bool { return o == s })
 }
