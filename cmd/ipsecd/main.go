@@ -1,0 +1,150 @@
+// Ipsecd is the daemon that holds a network namespace's IPsec: the databases,
+// the ipsec interfaces, and the ESP tunnels that run over them. Commands start
+// it when they need it; run by hand it stays in the foreground and logs to
+// standard error.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"ifipsec/engine"
+	"ifipsec/engine/control"
+	"ifipsec/engine/keysock"
+	"ifipsec/engine/rundir"
+)
+
+// stopTimeout bounds how long -stop waits for a daemon to tidy up.
+const stopTimeout = 10 * time.Second
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("ipsecd", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprintln(stderr, "usage: ipsecd [-v] [-no-offload]\n       ipsecd -stop\n       ipsecd -version")
+		flags.PrintDefaults()
+	}
+	stop := flags.Bool("stop", false, "end the daemon of this network namespace")
+	version := flags.Bool("version", false, "print the version")
+	verbose := flags.Bool("v", false, "log every change of configuration")
+	noOffload := flags.Bool("no-offload", false, "open TUN devices without segmentation offload, for kernels that refuse it")
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return 2
+	case flags.NArg() > 0:
+		fmt.Fprintf(stderr, "ipsecd: unexpected argument %q\n", flags.Arg(0))
+		flags.Usage()
+		return 2
+	}
+
+	var err error
+	switch {
+	case *version:
+		fmt.Fprintln(stdout, "ipsecd", buildVersion())
+	case *stop:
+		var dir rundir.Dir
+		if dir, err = rundir.Current(); err == nil {
+			err = dir.Stop(stopTimeout)
+		}
+	default:
+		level := slog.LevelInfo
+		if *verbose {
+			level = slog.LevelDebug
+		}
+		log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+		err = serve(log, !*noOffload)
+		// Until the daemon serves, a command may be waiting for it.
+		rundir.Report(err)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "ipsecd:", err)
+		return 1
+	}
+	return 0
+}
+
+// serve is the daemon's life. It returns nil when a signal ended it.
+func serve(log *slog.Logger, offload bool) (err error) {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("must be root, to make interfaces and send packets: %w", syscall.EPERM)
+	}
+	dir, err := rundir.Current()
+	if err != nil {
+		return err
+	}
+	lock, err := dir.Lock()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+
+	e, err := engine.New(engine.Config{Log: log, Offload: offload})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	controls, err := control.Listen(dir.Control())
+	if err != nil {
+		return err
+	}
+	defer controls.Close()
+	keys, err := keysock.Listen(dir.PFKey())
+	if err != nil {
+		return err
+	}
+	defer keys.Close()
+
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer cancel()
+	log.Info("ipsecd serves", "dir", string(dir), "version", buildVersion())
+	rundir.Report(nil)
+	err = runAll(ctx,
+		func(ctx context.Context) error { return control.Serve(ctx, controls, e, log) },
+		func(ctx context.Context) error { return keysock.Serve(ctx, keys, e.Key(), log) },
+		e.Run,
+	)
+	log.Info("ipsecd ends", "error", err)
+	return err
+}
+
+// runAll runs the daemon's parts until ctx ends or one of them fails, which
+// ends the others.
+func runAll(ctx context.Context, parts ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make([]error, len(parts))
+	var wg sync.WaitGroup
+	for i, part := range parts {
+		wg.Go(func() {
+			defer cancel()
+			if err := part(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				errs[i] = err
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func buildVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

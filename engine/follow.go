@@ -1,0 +1,122 @@
+package engine
+
+import (
+	"maps"
+
+	"ifipsec/engine/host"
+)
+
+// follow brings the interfaces into the state that a change of the host calls
+// for: one is RUNNING only while its local endpoint is an address of the host,
+// it is up and has the name that its link has, and it ends when its link is
+// deleted from outside.
+func (e *Engine) follow(change host.Event) {
+	var err error
+	switch change.Kind {
+	case host.AddressAdded, host.AddressRemoved:
+		// The addresses are asked for anew each time: an address may be on
+		// several links, and is gone only when it is on none.
+		err = e.followAddresses()
+	case host.LinkChanged:
+		err = e.followLink(change)
+	case host.LinkDeleted:
+		e.followDeletion(change.Index)
+	case host.Resync:
+		err = e.resync()
+	}
+	if err != nil {
+		e.log.Error("a change of the host could not be followed", "change", change.Kind, "link", change.Name, "error", err)
+	}
+}
+
+// followAddresses updates which interfaces run.
+func (e *Engine) followAddresses() error {
+	local, err := e.host.LocalAddrs()
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, ifp := range e.ifs.SetLocalAddrs(maps.Keys(local)) {
+		if err := e.configure(ifp); err != nil {
+			return err
+		}
+		e.log.Info("the local endpoint came or went", "interface", ifp.Name, "src", ifp.Src, "running", ifp.Running)
+	}
+	return nil
+}
+
+// followLink takes over the name and the state of a link of ours.
+func (e *Engine) followLink(change host.Event) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	from, ours := e.links[change.Index]
+	if !ours {
+		return nil
+	}
+	// The change may be older than what we did since.
+	link, err := e.host.Link(change.Name)
+	if err != nil || link.Index != change.Index {
+		return nil
+	}
+	ifp, err := e.ifs.Get(from)
+	if err != nil {
+		return err
+	}
+	if from != link.Name {
+		ifp.Name = link.Name
+		e.ifs.Restore(ifp)
+		e.renamed(from, ifp)
+	}
+	if link.Up {
+		// Linux forgot them when the link went down.
+		if err := e.host.RestoreRoutes(link.Name); err != nil {
+			return err
+		}
+	}
+	return e.configure(ifp)
+}
+
+// followDeletion ends an interface whose link somebody else deleted.
+func (e *Engine) followDeletion(index int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	name, ours := e.links[index]
+	if !ours {
+		return
+	}
+	// It may have been made after the list in which it is missing.
+	if link, err := e.host.Link(name); err == nil && link.Index == index {
+		return
+	}
+	ifp, err := e.ifs.Destroy(name)
+	if err != nil {
+		return
+	}
+	e.log.Warn("the link was deleted by somebody else, so the interface ends", "interface", name)
+	e.forget(ifp)
+}
+
+// resync brings everything up to date when changes may have been missed.
+func (e *Engine) resync() error {
+	links, err := e.host.Links()
+	if err != nil {
+		return err
+	}
+	now := make(map[int]string, len(links))
+	for _, l := range links {
+		now[l.Index] = l.Name
+	}
+	e.mu.Lock()
+	ours := maps.Clone(e.links)
+	e.mu.Unlock()
+	for index := range ours {
+		name, exists := now[index]
+		if !exists {
+			e.followDeletion(index)
+		} else if err := e.followLink(host.Event{Index: index, Name: name}); err != nil {
+			return err
+		}
+	}
+	return e.followAddresses()
+}
