@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"ifipsec/engine/control"
+	"ifipsec/engine/strerror"
 	"ifipsec/parser/ifconfig"
 )
 
@@ -246,7 +247,7 @@ func failed(what string, err error) error {
 	if !errors.As(err, &errno) {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	return fmt.Errorf("%s: %s%s", what, strerror(errno), detail(err, errno))
+	return fmt.Errorf("%s: %s%s", what, strerror.Text(errno), detail(err, errno))
 }
 
 // failedShort is failed with two errors in words of their own.

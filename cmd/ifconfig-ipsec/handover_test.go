@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -89,23 +88,5 @@ func TestHandOverEndsBetweenTwoOfThisProgram(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "not the system's ifconfig") {
 		t.Errorf("%q, %v, want it to end with an error", out, err)
-	}
-}
-
-func TestTextsOfErrnos(t *testing.T) {
-	t.Parallel()
-	for errno, want := range map[syscall.Errno]string{
-		syscall.EEXIST:        "File exists",
-		syscall.EINVAL:        "Invalid argument",
-		syscall.EPERM:         "Operation not permitted",
-		syscall.ENXIO:         "Device not configured",
-		syscall.EADDRNOTAVAIL: "Can't assign requested address",
-		syscall.EDESTADDRREQ:  "Destination address required",
-		syscall.ENAMETOOLONG:  "File name too long",
-		syscall.ENOSPC:        "No space left on device",
-	} {
-		if got := strerror(errno); got != want {
-			t.Errorf("strerror(%d) = %q, want %q", errno, got, want)
-		}
 	}
 }

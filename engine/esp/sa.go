@@ -78,8 +78,8 @@ type SA struct {
 	alignOut      int // what is encrypted is padded to a multiple of this many octets
 	alignIn       int // what is decrypted must be a multiple of this many octets
 
-	random   *random   // nil if neither IV nor padding is random
-	workers  sync.Pool // of *worker
+	random  *random   // nil if neither IV nor padding is random
+	workers sync.Pool // of *worker
 
 	state state
 }

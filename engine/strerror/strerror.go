@@ -1,4 +1,5 @@
-package main
+// Package strerror has the texts of errnos as FreeBSD's strerror(3) gives them.
+package strerror
 
 import (
 	"syscall"
@@ -6,16 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-// words are FreeBSD's texts of errnos, as strerror(3) gives them there, where
-// they differ from Linux's.
+// words are the texts that differ from Linux's.
 var words = map[syscall.Errno]string{
 	syscall.ENXIO:         "Device not configured",
 	syscall.EADDRNOTAVAIL: "Can't assign requested address",
 	syscall.EAFNOSUPPORT:  "Address family not supported by protocol family",
 }
 
-// strerror is FreeBSD's text of an errno.
-func strerror(errno syscall.Errno) string {
+// Text returns FreeBSD's text of an errno of Linux.
+func Text(errno syscall.Errno) string {
 	if s, ok := words[errno]; ok {
 		return s
 	}

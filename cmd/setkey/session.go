@@ -1,0 +1,240 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+
+	"ifipsec/engine/pfkey"
+	"ifipsec/engine/pfkey/text"
+	"ifipsec/engine/strerror"
+	"ifipsec/parser/setkey"
+	"ifipsec/parser/setkey/compile"
+)
+
+// session is one run of the program with a PF_KEY socket.
+type session struct {
+	options options
+	world
+	conn conn
+}
+
+// script runs a script, statement by statement. It ends at the first one that
+// is wrong; those before it stand.
+func (s *session) script() int {
+	r := setkey.NewReader(s.options.filename, s.options.script)
+	for {
+		statement, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return 0
+		}
+		var syntax *setkey.Error
+		if err != nil && !errors.As(err, &syntax) {
+			fmt.Fprintf(s.stderr, "setkey: %v\n", err)
+			return exitRead
+		}
+		result := compile.Statement(r, statement, syntax, s.names)
+		for _, e := range result.Errors {
+			s.complain(r, e)
+		}
+		if result.Failed() {
+			return s.failed(result.Errors)
+		}
+		for _, m := range result.Messages {
+			if err := s.ask(m, fmt.Sprintf("The result of line %d: ", r.End().Line)); err != nil {
+				fmt.Fprintf(s.stderr, "setkey: %v\n", err)
+				return 1
+			}
+		}
+	}
+}
+
+// complain prints an error in FreeBSD's words on standard output, and in ours
+// on standard error.
+func (s *session) complain(r *setkey.Reader, e *setkey.Error) {
+	if e.Message != "" {
+		fmt.Fprintf(s.stdout, "line %d: %s at [%s]\n", e.Line, e.Message, e.Shown)
+	}
+	kind := "error"
+	if e.Warning {
+		kind = "warning"
+	}
+	fmt.Fprintf(s.stderr, "%s:%d:%d: %s: %s\n%s", e.Pos.Filename, e.Pos.Line, e.Pos.Column, kind, e.Detail, r.Excerpt(e.Pos))
+}
+
+func (s *session) failed(errs []*setkey.Error) int {
+	last := errs[len(errs)-1]
+	if !last.Fatal {
+		fmt.Fprintf(s.stdout, "parse failed, line %d.\n", last.Line)
+	}
+	return 1
+}
+
+// whole sends a message about a whole database.
+func (s *session) whole(t pfkey.MsgType) int {
+	m := &pfkey.Message{Type: t}
+	if t == pfkey.TypeSPDDump {
+		// FreeBSD's setkey says the scopes that it wants in this place.
+		m.SAType = pfkey.SAType(s.options.scope)
+	}
+	if s.options.short {
+		fmt.Fprint(s.stdout, text.ShortHeader)
+	}
+	if err := s.ask(m, ""); err != nil {
+		fmt.Fprintf(s.stderr, "setkey: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// ask sends a message and prints its answers. An answer with an errno is
+// printed after the prefix and is no error here.
+func (s *session) ask(m *pfkey.Message, prefix string) error {
+	m.PID = s.pid
+	if err := s.trace(m); err != nil {
+		return err
+	}
+	if err := s.conn.Send(m); err != nil {
+		return err
+	}
+	for {
+		answer, err := s.conn.Receive()
+		if err != nil {
+			return err
+		}
+		// Others' requests are told to everybody.
+		if answer.PID != s.pid || answer.Type != m.Type {
+			continue
+		}
+		if s.options.verbose {
+			if err := s.debug(answer); err != nil {
+				return err
+			}
+		}
+		if answer.Errno != 0 {
+			fmt.Fprintf(s.stdout, "%s%s.\n", prefix, reason(answer))
+			return nil
+		}
+		if err := s.print(answer); err != nil {
+			return err
+		}
+		if answer.Seq == 0 {
+			return nil
+		}
+	}
+}
+
+// trace shows a message that is about to be sent, with -v and -h.
+func (s *session) trace(m *pfkey.Message) error {
+	if s.options.verbose {
+		if err := s.debug(m); err != nil {
+			return err
+		}
+	}
+	if !s.options.hexadecimal {
+		return nil
+	}
+	b, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	return text.HexDump(s.stdout, b)
+}
+
+func (s *session) debug(m *pfkey.Message) error {
+	if err := text.Debug(s.stdout, m); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(s.stdout)
+	return err
+}
+
+// reason is why a request failed.
+func reason(m *pfkey.Message) string {
+	errno := syscall.Errno(m.Errno)
+	if errno == syscall.ENOENT {
+		switch m.Type {
+		case pfkey.TypeDelete, pfkey.TypeGet, pfkey.TypeSPDDelete:
+			return "No entry"
+		case pfkey.TypeDump:
+			return "No SAD entries"
+		case pfkey.TypeSPDDump:
+			return "No SPD entries"
+		}
+	}
+	return strerror.Text(errno)
+}
+
+// print shows what was asked for.
+func (s *session) print(m *pfkey.Message) error {
+	p := &text.Printer{Now: s.now(), Interface: interfaceName}
+	switch m.Type {
+	case pfkey.TypeGet:
+		return p.SADump(s.stdout, m)
+	case pfkey.TypeDump:
+		sa := pfkey.Find[*pfkey.SA](m)
+		switch {
+		case sa != nil && sa.State == pfkey.StateDead && !s.options.all:
+			return nil
+		case s.options.short:
+			return p.ShortDump(s.stdout, m)
+		}
+		return p.SADump(s.stdout, m)
+	case pfkey.TypeSPDDump:
+		return p.PolicyDump(s.stdout, m)
+	}
+	return nil
+}
+
+func interfaceName(index uint32) string {
+	ifp, err := net.InterfaceByIndex(int(index))
+	if err != nil {
+		return ""
+	}
+	return ifp.Name
+}
+
+// watch prints the messages that go through the daemon's sockets.
+func (s *session) watch() int {
+	promisc := &pfkey.Message{Type: pfkey.TypePromisc, SAType: 1, PID: s.pid}
+	if err := s.conn.Send(promisc); err != nil {
+		fmt.Fprintf(s.stderr, "setkey: %v\n", err)
+		return 1
+	}
+	for {
+		m, err := s.conn.Receive()
+		if errors.Is(err, io.EOF) {
+			return 0
+		}
+		if err == nil {
+			err = s.watched(m)
+		}
+		if err != nil {
+			fmt.Fprintf(s.stderr, "setkey: %v\n", err)
+			return 1
+		}
+	}
+}
+
+func (s *session) watched(m *pfkey.Message) error {
+	if m.Inner == nil {
+		return nil // the answer to promisc
+	}
+	when := text.TimeOfDay(s.now())
+	if s.options.timestamps > 1 {
+		when = text.Timestamp(s.now())
+	}
+	fmt.Fprint(s.stdout, when)
+	if s.options.hexadecimal {
+		b, err := m.Inner.Encode()
+		if err != nil {
+			return err
+		}
+		if err := text.HexDump(s.stdout, b); err != nil {
+			return err
+		}
+	}
+	return s.debug(m.Inner)
+}
