@@ -162,7 +162,7 @@ func (d demo) run(ctx context.Context, bin string) (err error) {
 // traffic sends pings and a stream through the tunnel while it watches the
 // cable.
 func (d demo) traffic(ctx context.Context, a, b *lab.Host) error {
-	capture, err := a.Capture("eth0", 64)
+	capture, err := a.Capture("eth0", 96)
 	if err != nil {
 		return err
 	}
