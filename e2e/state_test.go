@@ -270,3 +270,51 @@ func TestLifetimeEnds(t *testing.T) {
 	reachesNot(t, a, tn.innerB[0])
 	silent(t, a, wire)
 }
+
+// An interface goes on under a new name.
+func TestRenameUnderTraffic(t *testing.T) {
+	t.Parallel()
+	a, b := newPair(t)
+	tn := newTunnel(0)
+	tn.setUp(t, a, b)
+	stop := background(t, a, tn.innerB[0])
+	for range 3 {
+		if got := output(t, a, "ifconfig ipsec0 name office"); got != "office\n" {
+			t.Errorf("ifconfig name prints %q, want the new name", got)
+		}
+		if got := output(t, a, "setkey -DP -t"); strings.Count(got, "ifname=office\n") != 4 {
+			t.Errorf("the policies are not those of office:\n%s", got)
+		}
+		output(t, a, "ifconfig office name ipsec0")
+	}
+	if sent, lost := stop(); lost > 0 {
+		t.Errorf("%d of %d pings were lost", lost, sent)
+	}
+}
+
+// A tunnel may take larger packets than the link below it: the outer packets
+// are fragmented.
+func TestTunnelMTUOverLinkMTU(t *testing.T) {
+	t.Parallel()
+	a, b := newPair(t)
+	for _, tn := range []tunnel{fourTunnels()[0], fourTunnels()[3]} {
+		tn.setUp(t, a, b)
+		for _, h := range []*lab.Host{a, b} {
+			quiet(t, h, "ifconfig "+tn.name()+" mtu 8192")
+		}
+		for i, to := range tn.innerB {
+			for _, size := range []int{1372, 1500, 4000, 8192 - 40 - 8} {
+				r, err := a.Ping(t.Context(), lab.Ping{To: to, Size: size, Timeout: patience})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r.Received != 1 {
+					t.Errorf("%s: a ping of %d bytes to %v was not answered", tn.name(), size, to)
+				}
+			}
+			if _, err := lab.Stream(t.Context(), b, a, tn.innerA[i], 5<<20); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
