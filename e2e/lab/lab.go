@@ -60,7 +60,7 @@ func New(name string) (*Host, error) {
 	return h, nil
 }
 
-func newHost(name string) (h *Host, err error) {
+func newHost(name string) (_ *Host, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("only root can make namespaces, and this is not root")
 	}
@@ -90,10 +90,10 @@ func newHost(name string) (h *Host, err error) {
 		alive.Close()
 		return nil, err
 	}
-	h = &Host{Name: name, Env: os.Environ(), init: init, alive: alive, namespaces: make(map[int]*os.File)}
+	host := &Host{Name: name, Env: os.Environ(), init: init, alive: alive, namespaces: make(map[int]*os.File)}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, h.Close())
+			err = errors.Join(err, host.Close())
 		}
 	}()
 	line, err := io.ReadAll(ready)
@@ -113,9 +113,9 @@ func newHost(name string) (h *Host, err error) {
 		if err != nil {
 			return nil, err
 		}
-		h.namespaces[kind] = f
+		host.namespaces[kind] = f
 	}
-	return h, nil
+	return host, nil
 }
 
 // Close ends the host with everything in it, and returns when all of it is
