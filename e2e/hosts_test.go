@@ -190,9 +190,11 @@ func reachesNot(t *testing.T, h *lab.Host, to netip.Addr) {
 }
 
 // capture records an interface, and returns a function that ends that and
-// returns the ESP packets by SPI and whatever else was there.
+// returns the ESP packets by SPI and whatever else was there. If the test fails,
+// go test's -artifacts keeps what was recorded.
 func capture(t *testing.T, h *lab.Host, ifname string) func() (esp map[uint32]int, others []lab.Packet) {
 	t.Helper()
+	start := time.Now()
 	c, err := h.Capture(ifname, 96)
 	if err != nil {
 		t.Fatal(err)
@@ -203,6 +205,15 @@ func capture(t *testing.T, h *lab.Host, ifname string) func() (esp map[uint32]in
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() {
+			if !t.Failed() {
+				return
+			}
+			path := filepath.Join(t.ArtifactDir(), fmt.Sprintf("%s-%s-%d.pcap", h.Name, ifname, start.UnixMicro()))
+			if err := lab.WritePCAP(path, packets); err != nil {
+				t.Error(err)
+			}
+		})
 		return lab.CountESP(packets)
 	}
 }

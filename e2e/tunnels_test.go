@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -81,8 +82,8 @@ func TestTunnelEndsUnderTraffic(t *testing.T) {
 	}
 }
 
-// What arrives in one tunnel is not taken for another's, although the keys and
-// the endpoints are the same.
+// What arrives in one tunnel is not taken for another's, although the endpoints
+// are the same.
 func TestInnerAddressesDoNotCross(t *testing.T) {
 	t.Parallel()
 	a, b := newPair(t)
@@ -139,4 +140,31 @@ func countFrom(packets []lab.Packet, addr netip.Addr) (n int) {
 		}
 	}
 	return n
+}
+
+// A datagram that IP must cut into pieces to fit the tunnel arrives whole.
+func TestLargeDatagram(t *testing.T) {
+	t.Parallel()
+	a, b := newPair(t)
+	tn := newTunnel(0)
+	tn.setUp(t, a, b)
+	for _, to := range tn.innerB {
+		conn, err := b.ListenUDP(netip.AddrPortFrom(to, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		sent := bytes.Repeat([]byte("ifipsec!"), 2500)
+		if err := a.SendUDP(netip.MustParseAddrPort(conn.LocalAddr().String()), sent); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		received := make([]byte, 1<<16)
+		n, err := conn.Read(received)
+		if err != nil || !bytes.Equal(received[:n], sent) {
+			t.Errorf("to %v: received %d bytes (%v), want the %d that were sent", to, n, err, len(sent))
+		}
+	}
 }

@@ -81,11 +81,6 @@ func (h *Host) SetUp(ifname string) error {
 	return h.onLink(ifname, "bring up", netlink.LinkSetUp)
 }
 
-// SetDown brings an interface of the host down.
-func (h *Host) SetDown(ifname string) error {
-	return h.onLink(ifname, "bring down", netlink.LinkSetDown)
-}
-
 // DelLink deletes an interface of the host, and its other end if it has one.
 func (h *Host) DelLink(ifname string) error {
 	return h.onLink(ifname, "delete", netlink.LinkDel)
