@@ -47,12 +47,15 @@ type world struct {
 	names          compile.Names
 	now            func() time.Time
 	pid            uint32
+	// interfaceName names the interface with a number, or returns "".
+	interfaceName func(uint32) string
 }
 
 func main() {
 	os.Exit(run(os.Args[1:], world{
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		dial: dial, names: compile.System{}, now: time.Now, pid: uint32(os.Getpid()),
+		interfaceName: interfaceName,
 	}))
 }
 

@@ -104,8 +104,7 @@ func (s *session) ask(m *pfkey.Message, prefix string) error {
 		if err != nil {
 			return err
 		}
-		// Others' requests are told to everybody.
-		if answer.PID != s.pid || answer.Type != m.Type {
+		if !s.answers(answer, m.Type) {
 			continue
 		}
 		if s.options.verbose {
@@ -124,6 +123,16 @@ func (s *session) ask(m *pfkey.Message, prefix string) error {
 			return nil
 		}
 	}
+}
+
+// answers says whether a message answers this program's request. What others
+// change in the databases is told to everybody; what one asks of them is not.
+func (s *session) answers(m *pfkey.Message, request pfkey.MsgType) bool {
+	switch request {
+	case pfkey.TypeGet, pfkey.TypeDump, pfkey.TypeSPDDump:
+		return m.Type == request
+	}
+	return m.Type == request && m.PID == s.pid
 }
 
 // trace shows a message that is about to be sent, with -v and -h.
@@ -169,7 +178,7 @@ func reason(m *pfkey.Message) string {
 
 // print shows what was asked for.
 func (s *session) print(m *pfkey.Message) error {
-	p := &text.Printer{Now: s.now(), Interface: interfaceName}
+	p := &text.Printer{Now: s.now(), Interface: s.interfaceName}
 	switch m.Type {
 	case pfkey.TypeGet:
 		return p.SADump(s.stdout, m)

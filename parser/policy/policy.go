@@ -7,6 +7,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -34,6 +35,7 @@ type Request struct {
 	Mode      string     `parser:"( @( 'transport' | 'tunnel' )"`
 	Endpoints *Endpoints `parser:"( '/' @@?"`
 	Level     *Level     `parser:"( '/' @@ )? )? )? )?"`
+	EndPos    lexer.Position
 }
 
 // Endpoints are a tunnel's. me-any and any-me stand for those that an IKE
@@ -68,8 +70,10 @@ const (
 // Error is what is wrong with a policy's text.
 type Error struct {
 	Kind   Kind
-	Offset int   // bytes from the beginning of the text
+	Offset int // bytes from the beginning of the text
 	Detail string
+
+	found int // where FreeBSD's parser is when it finds out
 }
 
 // Error implements error.
@@ -82,6 +86,7 @@ var rules = lexer.MustSimple([]lexer.SimpleRule{
 	{Name: "blank", Pattern: `[ \t\n]+`},
 	{Name: "Word", Pattern: `[a-zA-Z0-9:.]+(%[a-zA-Z0-9._]+)?`},
 	{Name: "Punct", Pattern: `[/-]`},
+	{Name: "Other", Pattern: `.`},
 })
 
 var grammar = participle.MustBuild[Policy](
@@ -96,24 +101,84 @@ type Numeric func(string) (netip.Addr, error)
 // Parse parses the text of a policy. An error is an [*Error].
 func Parse(text string, numeric Numeric) (*pfkey.Policy, error) {
 	parsed, err := grammar.ParseString("", text)
+	var syntax participle.Error
+	if err != nil && !errors.As(err, &syntax) {
+		return nil, &Error{Kind: ErrArgument, Detail: err.Error()}
+	}
 	// What comes before what could not be parsed is checked first.
 	if parsed != nil {
 		result, problem := parsed.compile(text, numeric)
-		if problem != nil && (err == nil || problem.Offset < offset(err)) {
+		if problem != nil && (syntax == nil || problem.found < syntax.Position().Offset) {
 			return nil, problem
 		}
-		if err == nil {
+		if syntax == nil {
 			return result, nil
 		}
 	}
-	return nil, &Error{Kind: ErrArgument, Offset: offset(err), Detail: err.(participle.Error).Message()}
+	return nil, syntaxError(text, syntax.Position().Offset)
 }
 
-func offset(err error) int { return err.(participle.Error).Position().Offset }
+// syntaxError says what the policy's language has in place of what was found.
+func syntaxError(text string, at int) *Error {
+	before := strings.TrimRight(text[:at], " \t\n")
+	var expected string
+	switch field := before[strings.LastIndexAny(before, " \t\n")+1:]; {
+	case before == "":
+		expected = "in or out"
+	case !strings.ContainsAny(strings.TrimSpace(before), " \t\n"):
+		expected = "discard, none or ipsec"
+	case protocols[field] != 0:
+		expected = "/transport or /tunnel"
+	case field != "ipsec" && isAction(field):
+		expected = "the end of the policy"
+	case strings.Count(field, "/") == 0:
+		expected = "esp, ah or ipcomp"
+	case strings.HasSuffix(field, "/") && strings.Count(field, "/") == 1:
+		expected = "transport or tunnel"
+	case strings.HasSuffix(field, "/") && strings.Count(field, "/") == 2:
+		expected = "SOURCE-DESTINATION or /LEVEL"
+	case strings.HasSuffix(field, "/"):
+		expected = levelWords
+	case strings.HasSuffix(field, "-"):
+		expected = "the tunnel's destination"
+	case strings.Count(field, "/") == 2 && !strings.Contains(field, "-"):
+		expected = "-DESTINATION"
+	default:
+		expected = "/ or the next request: esp, ah or ipcomp"
+	}
+	found := "the policy ends"
+	if rest := strings.TrimLeft(text[at:], " \t\n"); rest != "" {
+		found = "unexpected " + quoted(rest)
+	}
+	return &Error{Kind: ErrArgument, Offset: at, Detail: fmt.Sprintf("%s, expected %s", found, expected)}
+}
+
+// quoted quotes the word that the text begins with. A long one is not shown: it
+// may be a key that went astray.
+func quoted(text string) string {
+	n := strings.IndexAny(text, " \t\n/-")
+	switch {
+	case n < 0:
+		n = len(text)
+	case n == 0:
+		n = 1
+	}
+	if n > len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255") || strings.HasPrefix(text, "0x") {
+		return fmt.Sprintf("word of %d characters", n)
+	}
+	return strconv.Quote(text[:n])
+}
+
+const levelWords = "default, use, require, unique or unique:REQID"
 
 var actions = map[string]pfkey.PolicyType{
 	"": pfkey.PolicyDiscard, "discard": pfkey.PolicyDiscard, "none": pfkey.PolicyNone, "ipsec": pfkey.PolicyIPsec,
 	"bypass": pfkey.PolicyBypass, "entrust": pfkey.PolicyEntrust,
+}
+
+func isAction(word string) bool {
+	_, ok := actions[word]
+	return ok && word != ""
 }
 
 var protocols = map[string]uint16{"esp": 50, "ah": 51, "ipcomp": 108}
@@ -145,65 +210,89 @@ func (p *Policy) compile(text string, numeric Numeric) (*pfkey.Policy, *Error) {
 }
 
 func (r *Request) compile(text string, dir pfkey.Direction, numeric Numeric) (*pfkey.Request, *Error) {
-	fail := func(kind Kind, at lexer.Position, format string, args ...any) (*pfkey.Request, *Error) {
-		return nil, &Error{Kind: kind, Offset: at.Offset, Detail: fmt.Sprintf(format, args...)}
-	}
 	if r.Mode == "" {
 		// Only the end of the text shows that there is no mode.
-		return fail(ErrTooFew, lexer.Position{Offset: len(text)}, "%s needs a mode: %s/transport or %s/tunnel", r.Protocol, r.Protocol, r.Protocol)
+		return nil, &Error{
+			Kind: ErrTooFew, Offset: r.Pos.Offset + len(r.Protocol), found: len(text),
+			Detail: fmt.Sprintf("%s needs a mode: %s/transport or %s/tunnel", r.Protocol, r.Protocol, r.Protocol),
+		}
 	}
 	result := &pfkey.Request{Proto: protocols[r.Protocol], Mode: pfkey.ModeTransport}
 	if r.Mode == "tunnel" {
 		result.Mode = pfkey.ModeTunnel
 	}
-	if e := r.Endpoints; e != nil {
-		switch {
-		case e.Src == "me" && e.Dst == "any":
-			if dir != pfkey.DirOut {
-				return fail(ErrDirection, e.Pos, "me-any is for policies of direction out")
-			}
-		case e.Src == "any" && e.Dst == "me":
-			if dir != pfkey.DirIn {
-				return fail(ErrDirection, e.Pos, "any-me is for policies of direction in")
-			}
-		case reserved[e.Src] || reserved[e.Dst]:
-			return fail(ErrArgument, e.Pos, "%s-%s, expected SOURCE-DESTINATION", e.Src, e.Dst)
-		default:
-			src, err := numeric(e.Src)
-			if err != nil {
-				return fail(ErrName, e.Pos, "%q is no numeric address", e.Src)
-			}
-			// Without its second half it is not the grammar's.
-			if e.Dst == "" {
-				return result, nil
-			}
-			dst, err := numeric(e.Dst)
-			if err != nil {
-				return fail(ErrName, e.Pos, "%q is no numeric address", e.Dst)
-			}
-			if src.Is4() != dst.Is4() {
-				return fail(ErrAddress, e.Pos, "%v and %v are of different families", src, dst)
-			}
-			result.Src, result.Dst = netip.AddrPortFrom(src, 0), netip.AddrPortFrom(dst, 0)
+	if r.Endpoints != nil {
+		if err := r.Endpoints.compile(result, dir, numeric); err != nil {
+			return nil, err
 		}
 	}
 	if r.Level != nil {
-		word, number, numbered := strings.Cut(r.Level.Text, ":")
-		level, known := levels[word]
-		if !known || numbered && level != pfkey.LevelUnique {
-			return fail(ErrArgument, r.Level.Pos, "%q is no level, expected default, use, require, unique or unique:REQID", r.Level.Text)
-		}
-		result.Level = level
-		if numbered {
-			reqid, err := strconv.ParseUint(number, 10, 16)
-			if err != nil {
-				return fail(ErrArgument, r.Level.Pos, "reqid %q, expected a decimal number up to 65535", number)
-			}
-			result.ReqID = uint32(reqid)
+		if err := r.Level.compile(result); err != nil {
+			return nil, err
 		}
 	}
-	if result.Mode == pfkey.ModeTunnel && !result.Src.IsValid() {
-		return fail(ErrAddress, r.Pos, "a tunnel needs its endpoints: %s/tunnel/SOURCE-DESTINATION/LEVEL", r.Protocol)
+	whole := r.EndPos.Line > 0
+	if whole && result.Mode == pfkey.ModeTunnel && !result.Src.IsValid() {
+		return nil, &Error{
+			Kind: ErrAddress, Offset: r.Pos.Offset, found: r.EndPos.Offset,
+			Detail: fmt.Sprintf("a tunnel needs its endpoints: %s/tunnel/SOURCE-DESTINATION/LEVEL", r.Protocol),
+		}
 	}
 	return result, nil
+}
+
+func fail(at lexer.Position, kind Kind, format string, args ...any) *Error {
+	return &Error{Kind: kind, Offset: at.Offset, found: at.Offset, Detail: fmt.Sprintf(format, args...)}
+}
+
+// compile fills in a request's endpoints. Those that an IKE daemon finds are
+// left out, and good for transport mode only.
+func (e *Endpoints) compile(request *pfkey.Request, dir pfkey.Direction, numeric Numeric) *Error {
+	switch {
+	case e.Src == "me" && e.Dst == "any":
+		if dir != pfkey.DirOut {
+			return fail(e.Pos, ErrDirection, "me-any is for policies of direction out")
+		}
+		return nil
+	case e.Src == "any" && e.Dst == "me":
+		if dir != pfkey.DirIn {
+			return fail(e.Pos, ErrDirection, "any-me is for policies of direction in")
+		}
+		return nil
+	case reserved[e.Src] || reserved[e.Dst]:
+		return fail(e.Pos, ErrArgument, "unexpected %q, expected SOURCE-DESTINATION", e.Src)
+	}
+	src, err := numeric(e.Src)
+	if err != nil {
+		return fail(e.Pos, ErrName, "%v, and names do not resolve in policies", err)
+	}
+	if e.Dst == "" {
+		return nil // it was not parsed further
+	}
+	dst, err := numeric(e.Dst)
+	if err != nil {
+		return fail(e.Pos, ErrName, "%v, and names do not resolve in policies", err)
+	}
+	if src.Is4() != dst.Is4() {
+		return fail(e.Pos, ErrAddress, "%v and %v are of different families", src, dst)
+	}
+	request.Src, request.Dst = netip.AddrPortFrom(src, 0), netip.AddrPortFrom(dst, 0)
+	return nil
+}
+
+func (l *Level) compile(request *pfkey.Request) *Error {
+	word, number, numbered := strings.Cut(l.Text, ":")
+	level, known := levels[word]
+	if !known || numbered && level != pfkey.LevelUnique {
+		return fail(l.Pos, ErrArgument, "unexpected %s, expected %s", quoted(l.Text), levelWords)
+	}
+	request.Level = level
+	if numbered {
+		reqid, err := strconv.ParseUint(number, 10, 16)
+		if err != nil {
+			return fail(l.Pos, ErrArgument, "unique:%s, expected a decimal number up to 65535 for the reqid", number)
+		}
+		request.ReqID = uint32(reqid)
+	}
+	return nil
 }

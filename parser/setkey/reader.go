@@ -4,11 +4,9 @@
 package setkey
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/alecthomas/participle/v2"
 	"github.com/alecthomas/participle/v2/lexer"
@@ -18,7 +16,8 @@ import (
 type Reader struct {
 	scanner *scanner
 	tokens  []Token // of the statement that was read last
-	source  string
+	source  string  // that they are in
+	parser  tokenParser
 }
 
 // NewReader returns a Reader of a script. The filename is for positions.
@@ -32,71 +31,34 @@ func NewReader(filename string, script io.Reader) *Reader {
 // much of it as was understood: what is wrong with that is reported first. The
 // statements after it can be read nevertheless.
 func (r *Reader) Next() (*Statement, error) {
-	r.tokens = r.tokens[:0]
-	r.scanner.source.Reset()
-	for {
-		t := r.scanner.next()
-		r.tokens = append(r.tokens, t)
-		if t.Kind == lexer.EOF || t.Kind == kindEOT || t.Kind == kindInvalid {
-			break
-		}
-	}
-	r.source = r.scanner.source.String()
-	if r.scanner.err != nil {
-		return nil, fmt.Errorf("%s: %w", r.scanner.pos.Filename, r.scanner.err)
+	r.tokens, r.source = r.scanner.statement(r.tokens[:0])
+	if err := r.scanner.err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", r.scanner.pos.Filename, err)
 	}
 	if len(r.tokens) == 1 && r.tokens[0].Kind == lexer.EOF {
 		return nil, io.EOF
 	}
-	peeking, err := lexer.Upgrade(&replay{tokens: r.tokens})
-	if err != nil {
-		return nil, err
+	s, err := r.parser.parse(r.tokens)
+	var unexpected *participle.UnexpectedTokenError
+	if errors.As(err, &unexpected) {
+		return s, r.syntaxError(unexpected.Unexpected.Pos)
 	}
-	s, err := grammar.ParseFromLexer(peeking)
-	if err == nil {
-		return s, nil
-	}
-	return s, r.syntaxError(err)
+	return s, err
 }
 
 // End returns the last token that was read of the statement.
 func (r *Reader) End() Token { return r.tokens[len(r.tokens)-1] }
 
 // Token returns the token of the last statement at a position.
-func (r *Reader) Token(pos lexer.Position) Token {
-	for _, t := range r.tokens {
-		if t.Pos.Offset == pos.Offset {
-			return t
-		}
-	}
-	return r.End()
-}
+func (r *Reader) Token(pos lexer.Position) Token { return r.tokens[r.index(pos)] }
 
-// Excerpt shows the line of the last statement that a position is in, as far
-// as it was read, with a caret under the position. Keys are blotted out.
-func (r *Reader) Excerpt(pos lexer.Position) string {
-	source := []byte(r.source)
-	start := r.scanner.pos.Offset - len(source)
-	for _, t := range r.tokens {
-		if t.Kind == kindQuoted || t.Kind == kindHex && len(t.Text) > len("0xffffffff") {
-			for i := range t.Text {
-				if at := t.Pos.Offset - start + i; source[at] != '\n' {
-					source[at] = '*'
-				}
-			}
+func (r *Reader) index(pos lexer.Position) int {
+	for i, t := range r.tokens {
+		if t.Pos.Offset == pos.Offset {
+			return i
 		}
 	}
-	at := min(max(pos.Offset-start, 0), len(source))
-	begin := bytes.LastIndexByte(source[:at], '\n') + 1
-	line, _, _ := bytes.Cut(source[begin:], []byte("\n"))
-	// Tabs stay, so that the caret is under its place.
-	indent := strings.Map(func(c rune) rune {
-		if c == '\t' {
-			return c
-		}
-		return ' '
-	}, string(source[begin:at]))
-	return fmt.Sprintf("%s\n%s^\n", line, indent)
+	return len(r.tokens) - 1
 }
 
 var grammar = participle.MustBuild[Statement](
@@ -114,66 +76,46 @@ func (definition) Lex(filename string, script io.Reader) (lexer.Lexer, error) {
 	return nil, errors.New("setkey scripts are read with a Reader")
 }
 
-// replay gives participle tokens that were read before.
-type replay struct {
-	tokens []Token
-	n      int
+// tokenParser parses statements that were cut into tokens. It has one lexer for
+// all of them and fills in their tokens: making one takes participle longer
+// than parsing with it.
+type tokenParser struct {
+	lexer *lexer.PeekingLexer
+	slots []lexer.Token // the lexer's
 }
 
-func (l *replay) Next() (lexer.Token, error) {
-	if l.n == len(l.tokens) {
-		return lexer.EOFToken(l.tokens[l.n-1].Pos), nil
+func (p *tokenParser) parse(tokens []Token) (*Statement, error) {
+	if err := p.load(tokens); err != nil {
+		return nil, err
 	}
-	t := l.tokens[l.n]
-	l.n++
-	return lexer.Token{Type: t.Kind, Value: t.Text, Pos: t.Pos}, nil
+	return grammar.ParseFromLexer(p.lexer)
 }
 
-// Error is what is wrong with a script.
-type Error struct {
-	Pos lexer.Position
-	// Line, Message and Shown are what FreeBSD's setkey prints:
-	// "line LINE: MESSAGE at [SHOWN]". An empty Message prints nothing.
-	Line           int
-	Message, Shown string
-	// Fatal ends FreeBSD's setkey on the spot, without its last line.
-	Fatal bool
-	// Warning does not keep the statement from taking effect.
-	Warning bool
-
-	// Detail is what was found and what was expected, without keys.
-	Detail string
-}
-
-// Error implements error.
-func (e *Error) Error() string { return fmt.Sprintf("%v: %s", e.Pos, e.Detail) }
-
-func (r *Reader) syntaxError(err error) error {
-	var unexpected *participle.UnexpectedTokenError
-	if !errors.As(err, &unexpected) {
-		return err
-	}
-	t := r.Token(unexpected.Unexpected.Pos)
-	e := &Error{Pos: t.Pos, Line: t.Line, Message: "syntax error", Shown: t.Shown}
-	switch t.Kind {
-	case lexer.EOF:
-		e.Detail = "the script ends inside a statement"
-	case kindInvalid:
-		e.Message, e.Fatal = "Syntax error", true
-		e.Detail = fmt.Sprintf("no token begins with %q", t.Text)
-		if t.Text == `"` {
-			e.Detail = "the quoted string has no end"
+func (p *tokenParser) load(tokens []Token) error {
+	need := len(tokens) + 1 // with the end
+	if need > len(p.slots) {
+		size := max(2*need, 64)
+		made, err := lexer.Upgrade(&blanks{left: size - 1})
+		if err != nil {
+			return err
 		}
-	case kindQuoted:
-		// It may be a key.
-		e.Detail = "unexpected quoted string"
-	case kindHex:
-		e.Detail = "unexpected hexadecimal number"
-	default:
-		e.Detail = fmt.Sprintf("unexpected %q", t.Text)
+		p.lexer, p.slots = made, made.Range(0, lexer.RawCursor(size))
 	}
-	if unexpected.Expect != "" {
-		e.Detail += ", expected " + unexpected.Expect
+	p.lexer.LoadCheckpoint(lexer.Checkpoint{})
+	for i, t := range tokens {
+		p.slots[i] = lexer.Token{Type: t.Kind, Value: t.Text, Pos: t.Pos}
 	}
-	return e
+	p.slots[need-1] = lexer.EOFToken(tokens[len(tokens)-1].Pos)
+	return nil
+}
+
+// blanks is a lexer of tokens that are to be filled in.
+type blanks struct{ left int }
+
+func (l *blanks) Next() (lexer.Token, error) {
+	if l.left == 0 {
+		return lexer.EOFToken(lexer.Position{}), nil
+	}
+	l.left--
+	return lexer.Token{Type: kindInvalid}, nil
 }

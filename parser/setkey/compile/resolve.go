@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/alecthomas/participle/v2/lexer"
 )
 
 // Names answers for what scripts say in words.
@@ -54,15 +55,36 @@ type lookup struct {
 	numeric      bool
 }
 
+func lookups(flags []lexer.Token) (how lookup) {
+	for _, f := range flags {
+		for _, letter := range f.Value[1:] {
+			switch letter {
+			case '4':
+				how.want4, how.want6 = true, false
+			case '6':
+				how.want4, how.want6 = false, true
+			case 'n':
+				how.numeric = true
+			}
+		}
+	}
+	return how
+}
+
+func (l lookup) wants(a netip.Addr) bool { return a.Is4() && !l.want6 || a.Is6() && !l.want4 }
+
 // host turns what was written into addresses of the family that is asked for.
 func (c *compiler) host(text string, how lookup) ([]netip.Addr, error) {
-	addrs, err := c.resolve(text, how)
+	resolved, err := c.resolve(text, how)
 	if err != nil {
 		return nil, err
 	}
-	addrs = slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool {
-		return how.want4 && !a.Is4() || how.want6 && a.Is4()
-	})
+	addrs := make([]netip.Addr, 0, len(resolved))
+	for _, a := range resolved {
+		if how.wants(a) {
+			addrs = append(addrs, a)
+		}
+	}
 	if len(addrs) == 0 {
 		return nil, fmt.Errorf("%q has no address of the family that the statement asks for", text)
 	}
@@ -82,18 +104,20 @@ func (c *compiler) resolve(text string, how lookup) ([]netip.Addr, error) {
 // fewer than four parts, and parts in octal and hexadecimal. The zone of a
 // link-local address becomes the interface's number.
 func (c *compiler) numeric(text string) (netip.Addr, error) {
-	if a, ok := parseIPv4(text); ok {
-		return a, nil
-	}
 	plain, zone, scoped := strings.Cut(text, "%")
+	// This has no other IPv4 addresses than inet_aton has.
 	a, err := netip.ParseAddr(plain)
-	if err != nil || a.Is4() {
-		return netip.Addr{}, fmt.Errorf("%q is no numeric address", text)
-	}
-	if !scoped {
+	switch {
+	case err == nil && !scoped:
 		return a, nil
-	}
-	if !a.IsLinkLocalUnicast() && !a.IsLinkLocalMulticast() && !a.IsInterfaceLocalMulticast() {
+	case !scoped:
+		if a, ok := parseIPv4(text); ok {
+			return a, nil
+		}
+		fallthrough
+	case err != nil || a.Is4():
+		return netip.Addr{}, fmt.Errorf("%q is no numeric address", text)
+	case !a.IsLinkLocalUnicast() && !a.IsLinkLocalMulticast() && !a.IsInterfaceLocalMulticast():
 		return netip.Addr{}, fmt.Errorf("%v is not link-local and has no scope", a)
 	}
 	index, err := strconv.ParseUint(zone, 10, 32)
@@ -115,13 +139,14 @@ func parseIPv4(text string) (netip.Addr, bool) {
 	}
 	var value uint64
 	for i, part := range parts {
-		if part == "" || part[0] == '+' || strings.Contains(part, "_") {
-			return netip.Addr{}, false
+		base, digits := 10, part
+		switch {
+		case len(part) > 2 && part[0] == '0' && (part[1] == 'x' || part[1] == 'X'):
+			base, digits = 16, part[2:]
+		case len(part) > 1 && part[0] == '0':
+			base, digits = 8, part[1:]
 		}
-		if len(part) > 1 && part[0] == '0' && part[1] >= '0' && part[1] <= '9' {
-			part = "0o" + part[1:]
-		}
-		n, err := strconv.ParseUint(part, 0, 32)
+		n, err := strconv.ParseUint(digits, base, 32)
 		bits := 8
 		if i == len(parts)-1 {
 			bits = 8 * (5 - len(parts))

@@ -1,0 +1,314 @@
+package compile
+
+import (
+	"math"
+	"net/netip"
+	"strconv"
+
+	"ifipsec/engine/pfkey"
+	"ifipsec/parser/policy"
+	"ifipsec/parser/setkey"
+
+	"github.com/alecthomas/participle/v2/lexer"
+)
+
+// pair is the two ends of an SA, each with all its addresses.
+type pair struct {
+	src, dst []netip.Addr
+	place    lexer.Position // of the second
+}
+
+func (c *compiler) pair(flags []lexer.Token, src, dst lexer.Token) (pair, error) {
+	how := lookups(flags)
+	p := pair{place: dst.Pos}
+	var err error
+	if p.src, err = c.end(src, how); err != nil {
+		return p, err
+	}
+	p.dst, err = c.end(dst, how)
+	return p, err
+}
+
+func (c *compiler) end(word lexer.Token, how lookup) ([]netip.Addr, error) {
+	if missing(word) {
+		return nil, errIncomplete
+	}
+	addrs, err := c.host(word.Value, how)
+	if err != nil {
+		return nil, fail(word, string(policy.ErrName), "%v", err)
+	}
+	return addrs, nil
+}
+
+// matches calls f for every combination of the two ends' addresses of one
+// family. It fails if there is none.
+func (p pair) matches(end lexer.Token, f func(src, dst *pfkey.Address)) error {
+	n := 0
+	for _, src := range p.src {
+		for _, dst := range p.dst {
+			if src.Is4() == dst.Is4() {
+				f(addresses(pfkey.ProtoAny, netip.AddrPortFrom(src, 0), netip.AddrPortFrom(dst, 0), uint8(src.BitLen()), uint8(dst.BitLen())))
+				n++
+			}
+		}
+	}
+	if n == 0 {
+		return failAt(end, p.place, "", "%v and %v are of different families", p.src[0], p.dst[0])
+	}
+	return nil
+}
+
+func spi(t lexer.Token) (uint32, error) {
+	if missing(t) {
+		return 0, errIncomplete
+	}
+	base, digits := 10, t.Value
+	if len(digits) > 2 && (digits[1] == 'x' || digits[1] == 'X') {
+		base, digits = 16, digits[2:]
+	}
+	n, err := strconv.ParseUint(digits, base, 32)
+	if err != nil {
+		// It may be a key, where the SPI was forgotten.
+		return 0, fail(t, "SPI too big.", "an SPI of more than 32 bits, expected at most 0xffffffff")
+	}
+	return uint32(n), nil
+}
+
+// extensions are those of an SA, in values.
+type extensions struct {
+	flags      pfkey.SAFlags
+	mode       pfkey.Mode
+	modePlace  lexer.Position
+	reqid      uint32
+	replay     uint32 // bytes of bitmap
+	hard, soft uint64 // seconds
+	natt       *natt
+	fragment   *pfkey.NATTFrag
+	hwif       string
+}
+
+type natt struct {
+	src, dst         netip.Addr
+	srcPort, dstPort uint16
+}
+
+var modes = map[string]pfkey.Mode{"any": pfkey.ModeAny, "transport": pfkey.ModeTransport, "tunnel": pfkey.ModeTunnel}
+
+var padding = map[string]pfkey.SAFlags{
+	"zero-pad": pfkey.SAFlagPadZero, "random-pad": pfkey.SAFlagPadRandom, "seq-pad": pfkey.SAFlagPadSeq,
+}
+
+// maxReplay is the largest -r that the database takes: its packets and a few
+// more must be countable in 32 bits.
+const maxReplay = (math.MaxUint32 - 32) >> 3
+
+func (c *compiler) extensions(old pfkey.SAFlags, list []*setkey.Extension) (*extensions, error) {
+	x := &extensions{flags: old | pfkey.SAFlagCyclic}
+	for _, e := range list {
+		var err error
+		switch {
+		case !missing(e.Option):
+			err = c.numberExtension(x, e, old)
+		case e.Mode != nil && !missing(e.Mode.Name):
+			x.mode, x.modePlace = modes[e.Mode.Name.Value], e.Mode.Name.Pos
+		case e.Flag != nil && e.Flag.Name.Value == "nocyclic-seq":
+			x.flags &^= pfkey.SAFlagCyclic
+		case e.Flag != nil && !missing(e.Flag.Name):
+			x.flags |= padding[e.Flag.Name.Value]
+		case e.NATT != nil:
+			x.natt, err = c.natt(e.NATT)
+		case e.ESN:
+			x.flags |= pfkey.SAFlagESN
+		case !missing(e.HWIF):
+			x.hwif = e.HWIF.Value
+		default:
+			return nil, errIncomplete
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return x, nil
+}
+
+func (c *compiler) numberExtension(x *extensions, e *setkey.Extension, old pfkey.SAFlags) (err error) {
+	if missing(e.Number) {
+		return errIncomplete
+	}
+	var n uint64
+	switch e.Option.Value {
+	case "-u":
+		n, err = number(e.Number, 32, "a reqid")
+		x.reqid = uint32(n)
+	case "-lh":
+		x.hard, err = number(e.Number, 64, "a lifetime")
+	case "-ls":
+		x.soft, err = number(e.Number, 64, "a lifetime")
+	case "-natt_mtu":
+		n, err = number(e.Number, 16, "a fragment size")
+		x.fragment = &pfkey.NATTFrag{Size: uint16(n)}
+	case "-r":
+		if old != 0 {
+			return fail(e.Number, "replay prevention cannot be used with ah/esp-old",
+				"-r is not for esp-old and ah-old, which have no sequence numbers")
+		}
+		n, err := strconv.ParseUint(e.Number.Value, 10, 64)
+		if err != nil || n > maxReplay {
+			// The database has the last word.
+			c.warn(e.Number, e.Number.Pos, "replay window is too large", "-r %s, expected at most %d bytes of bitmap", e.Number.Value, maxReplay)
+			n = math.MaxUint32 >> 3
+		}
+		x.replay = uint32(n)
+	}
+	return err
+}
+
+func (c *compiler) natt(n *setkey.NATT) (*natt, error) {
+	src, err := c.end(n.Src, lookup{})
+	if err != nil {
+		return nil, err
+	}
+	srcPort, err := nattPort(n.SrcPort)
+	if err != nil {
+		return nil, err
+	}
+	dst, err := c.end(n.Dst, lookup{})
+	if err != nil {
+		return nil, err
+	}
+	dstPort, err := nattPort(n.DstPort)
+	if err != nil {
+		return nil, err
+	}
+	return &natt{src: src[0], dst: dst[0], srcPort: srcPort, dstPort: dstPort}, nil
+}
+
+func nattPort(t lexer.Token) (uint16, error) {
+	if missing(t) {
+		return 0, errIncomplete
+	}
+	n, err := number(t, 16, "a port")
+	return uint16(n), err
+}
+
+func (c *compiler) add(s *setkey.AddStatement, end lexer.Token) error {
+	ends, err := c.pair(s.Flags, s.Src, s.Dst)
+	if err != nil {
+		return err
+	}
+	satype, old := saType(s.Protocol)
+	spi, err := spi(s.SPI)
+	if err != nil {
+		return err
+	}
+	x, err := c.extensions(old, s.Extensions)
+	if err != nil {
+		return err
+	}
+	alg, err := c.algorithms(s.Algorithms, old)
+	if err != nil {
+		return err
+	}
+	if missing(end) {
+		return errIncomplete
+	}
+	t := pfkey.TypeAdd
+	if s.Verb.Value == "update" {
+		t = pfkey.TypeUpdate
+	}
+	return ends.matches(end, func(src, dst *pfkey.Address) {
+		exts := make([]pfkey.Extension, 0, 8)
+		if alg.encryptKey != nil {
+			exts = append(exts, alg.encryptKey)
+		}
+		if alg.authKey != nil {
+			exts = append(exts, alg.authKey)
+		}
+		if x.hard != 0 {
+			exts = append(exts, &pfkey.Lifetime{Kind: pfkey.ExtLifetimeHard, AddTime: x.hard})
+		}
+		if x.soft != 0 {
+			exts = append(exts, &pfkey.Lifetime{Kind: pfkey.ExtLifetimeSoft, AddTime: x.soft})
+		}
+		exts = append(exts,
+			&pfkey.SA{
+				SPI: spi, Replay: uint8(min(x.replay, math.MaxUint8)),
+				Auth: alg.auth, Encrypt: alg.encrypt, Flags: x.flags | alg.flags,
+			},
+			&pfkey.SA2{Mode: x.mode, ReqID: x.reqid})
+		if x.replay > math.MaxUint8 {
+			exts = append(exts, &pfkey.SAReplay{Packets: x.replay << 3})
+		}
+		exts = append(exts, x.nattExtensions()...)
+		if x.hwif != "" {
+			exts = append(exts, &pfkey.HWIF{Name: x.hwif})
+		}
+		c.send(t, satype, append(exts, src, dst)...)
+	})
+}
+
+func (x *extensions) nattExtensions() []pfkey.Extension {
+	n := x.natt
+	if n == nil {
+		return nil
+	}
+	exts := []pfkey.Extension{
+		&pfkey.NATTType{Type: pfkey.EncapESPInUDP},
+		&pfkey.Address{Kind: pfkey.ExtNATTOAI, PrefixLen: uint8(n.src.BitLen()), Addr: netip.AddrPortFrom(n.src, 0)},
+		&pfkey.NATTPort{Kind: pfkey.ExtNATTSport, Port: n.srcPort},
+		&pfkey.Address{Kind: pfkey.ExtNATTOAR, PrefixLen: uint8(n.dst.BitLen()), Addr: netip.AddrPortFrom(n.dst, 0)},
+		&pfkey.NATTPort{Kind: pfkey.ExtNATTDport, Port: n.dstPort},
+	}
+	if x.fragment != nil {
+		exts = append(exts, x.fragment)
+	}
+	return exts
+}
+
+// one is get and delete.
+func (c *compiler) one(t pfkey.MsgType, flags []lexer.Token, src, dst, protocol, number lexer.Token,
+	list []*setkey.Extension, end lexer.Token) error {
+	ends, err := c.pair(flags, src, dst)
+	if err != nil {
+		return err
+	}
+	satype, old := saType(protocol)
+	spi, err := spi(number)
+	if err != nil {
+		return err
+	}
+	x, err := c.extensions(old, list)
+	if err != nil {
+		return err
+	}
+	if missing(end) {
+		return errIncomplete
+	}
+	if t == pfkey.TypeDelete && len(ends.src)+len(ends.dst) > 2 {
+		place := src.Pos
+		if len(ends.src) == 1 {
+			place = dst.Pos
+		}
+		return failAt(end, place, "multiple address specified", "a name has several addresses, expected one of each")
+	}
+	if x.mode != pfkey.ModeAny {
+		c.warn(end, x.modePlace, "WARNING: mode is obsolete", "-m says nothing here: an SA is found without its mode")
+	}
+	return ends.matches(end, func(src, dst *pfkey.Address) {
+		c.send(t, satype,
+			&pfkey.SA{SPI: spi, Replay: uint8(min(x.replay, math.MaxUint8)), Flags: x.flags},
+			&pfkey.SA2{Mode: x.mode, ReqID: x.reqid}, src, dst)
+	})
+}
+
+func (c *compiler) deleteAll(s *setkey.DeleteAllStatement, end lexer.Token) error {
+	ends, err := c.pair(s.Flags, s.Src, s.Dst)
+	if err != nil {
+		return err
+	}
+	if missing(end) {
+		return errIncomplete
+	}
+	satype, _ := saType(s.Protocol)
+	return ends.matches(end, func(src, dst *pfkey.Address) { c.send(pfkey.TypeDelete, satype, src, dst) })
+}
