@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 
 	"ifipsec/e2e/lab"
+	"ifipsec/engine/control"
 )
 
 // Where things are in a frame with an ESP packet of rijndael-cbc over IPv4.
@@ -66,6 +68,22 @@ func answers(t *testing.T, a, b *lab.Host, tn tunnel, frame []byte) int {
 	return esp[tn.spiBA] - 1
 }
 
+// counted returns what the daemon has counted under a name.
+func counted(t *testing.T, h *lab.Host, name string) uint64 {
+	t.Helper()
+	var statistics control.StatisticsResult
+	if err := json.Unmarshal([]byte(output(t, h, "ipsecd -status -json")), &statistics); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range statistics.ESP {
+		if c.Name == name {
+			return c.Value
+		}
+	}
+	t.Fatalf("ipsecd -status has no counter %s", name)
+	return 0
+}
+
 // packets returns how many packets an SA has carried, as setkey -D shows.
 func packets(t *testing.T, h *lab.Host, spi uint32) int {
 	t.Helper()
@@ -115,6 +133,10 @@ func TestReplayedPacket(t *testing.T) {
 		t.Errorf("the SA counts %d packets, want %d: not the replayed one", got, before+1)
 	}
 
+	if got := counted(t, b, "replay"); got != 1 {
+		t.Errorf("ipsecd -status counts %d replayed packets, want 1", got)
+	}
+
 	// So far behind that the window has forgotten it.
 	if got := pings(t, a, tn.innerB[0], 40, patience); got != 40 {
 		t.Errorf("%d of 40 pings were answered", got)
@@ -143,12 +165,19 @@ func TestChangedPacket(t *testing.T) {
 	} {
 		changed := slices.Clone(frame)
 		changed[at] ^= 1
-		before := packets(t, b, tn.spiAB)
+		cause := "badauth"
+		if what == "SPI" {
+			cause = "notdb"
+		}
+		before, drops := packets(t, b, tn.spiAB), counted(t, b, cause)
 		if got := answers(t, a, b, tn, changed); got != 0 {
 			t.Errorf("%s changed: %d answers, want none", what, got)
 		}
 		if got := packets(t, b, tn.spiAB); got != before+1 {
 			t.Errorf("%s changed: the SA counts %d packets, want %d: not the changed one", what, got, before+1)
+		}
+		if got := counted(t, b, cause) - drops; got != 1 {
+			t.Errorf("%s changed: %s went up by %d, want 1", what, cause, got)
 		}
 	}
 }

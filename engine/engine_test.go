@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -189,18 +190,34 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// The daemon looks at the host when it starts to watch it, and commands may
-// already be making interfaces then.
-func TestResyncSparesWhatIsThere(t *testing.T) {
+// The daemon looks at the host when it starts to watch it, and whenever it may
+// have missed a change; commands make interfaces meanwhile.
+func TestResyncWhileInterfacesAreMade(t *testing.T) {
 	e := start(t)
-	create(t, e)
+	stop := make(chan struct{})
+	var resyncs sync.WaitGroup
+	resyncs.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if err := e.resync(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
 	for range 20 {
-		must(t, e.resync())
+		create(t, e)
+		must(t, e.Rename(control.RenameRequest{Name: "ipsec0", NewName: "office"}))
+		if got := show(t, e, "office"); got.ReqID != 100 {
+			t.Errorf("office is %+v", got)
+		}
+		must(t, e.Destroy(control.DestroyRequest{Name: "office"}))
 	}
-	e.followDeletion(linkIndex(t, "ipsec0"))
-	if got := show(t, e, "ipsec0"); got.ReqID != 100 {
-		t.Errorf("ipsec0 is %+v", got)
-	}
+	close(stop)
+	resyncs.Wait()
 }
 
 func linkIndex(t *testing.T, name string) int {

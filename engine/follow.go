@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"errors"
 	"maps"
+	"syscall"
 
 	"ifipsec/engine/host"
 )
@@ -38,7 +40,7 @@ func (e *Engine) followAddresses() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, ifp := range e.ifs.SetLocalAddrs(maps.Keys(local)) {
-		if err := e.configure(ifp); err != nil {
+		if err := e.configure(ifp); err != nil && !deleted(err) {
 			return err
 		}
 		e.log.Info("the local endpoint came or went", "interface", ifp.Name, "src", ifp.Src, "running", ifp.Running)
@@ -70,12 +72,19 @@ func (e *Engine) followLink(change host.Event) error {
 	}
 	if link.Up {
 		// Linux forgot them when the link went down.
-		if err := e.host.RestoreRoutes(link.Name); err != nil {
+		if err := e.host.RestoreRoutes(link.Name); err != nil && !deleted(err) {
 			return err
 		}
 	}
-	return e.configure(ifp)
+	if err := e.configure(ifp); err != nil && !deleted(err) {
+		return err
+	}
+	return nil
 }
+
+// deleted says of an error that the link has gone meanwhile, of which another
+// change tells.
+func deleted(err error) bool { return errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENODEV) }
 
 // followDeletion ends an interface whose link somebody else deleted.
 func (e *Engine) followDeletion(index int) {
@@ -83,10 +92,6 @@ func (e *Engine) followDeletion(index int) {
 	defer e.mu.Unlock()
 	name, ours := e.links[index]
 	if !ours {
-		return
-	}
-	// It may have been made after the list in which it is missing.
-	if link, err := e.host.Link(name); err == nil && link.Index == index {
 		return
 	}
 	ifp, err := e.ifs.Destroy(name)
@@ -99,6 +104,11 @@ func (e *Engine) followDeletion(index int) {
 
 // resync brings everything up to date when changes may have been missed.
 func (e *Engine) resync() error {
+	// In this order: a link of ours that is missing in a newer list is gone,
+	// whereas one that is made meanwhile is not looked for.
+	e.mu.Lock()
+	ours := maps.Clone(e.links)
+	e.mu.Unlock()
 	links, err := e.host.Links()
 	if err != nil {
 		return err
@@ -107,9 +117,6 @@ func (e *Engine) resync() error {
 	for _, l := range links {
 		now[l.Index] = l.Name
 	}
-	e.mu.Lock()
-	ours := maps.Clone(e.links)
-	e.mu.Unlock()
 	for index := range ours {
 		name, exists := now[index]
 		if !exists {

@@ -350,6 +350,26 @@ func (e *Engine) Interfaces(r control.InterfacesRequest) (control.InterfacesResu
 	return result, nil
 }
 
+// Statistics implements [control.Handler].
+func (e *Engine) Statistics(control.StatisticsRequest) (control.StatisticsResult, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var result control.StatisticsResult
+	for i, n := range e.plane.Counters() {
+		c := dataplane.Counter(i)
+		result.ESP = append(result.ESP, control.Counter{Name: c.Name(), Text: c.String(), Value: n})
+	}
+	for _, ifp := range e.ifs.All() {
+		s := control.InterfaceStatistics{Name: ifp.Name}
+		for i, n := range e.tunnels[ifp.Index].Counters() {
+			c := dataplane.TunnelCounter(i)
+			s.Counters = append(s.Counters, control.Counter{Name: c.Name(), Text: c.String(), Value: n})
+		}
+		result.Interfaces = append(result.Interfaces, s)
+	}
+	return result, nil
+}
+
 // status is an interface as ifconfig shows it: what Linux's link has and what
 // only the table knows.
 func status(ifp ifnet.Interface, link host.Link) control.Interface {

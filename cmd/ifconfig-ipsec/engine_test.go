@@ -17,6 +17,8 @@ import (
 
 // fakeEngine is an engine without Linux: what links would hold is here.
 type fakeEngine struct {
+	control.Handler // for what ifconfig does not ask for
+
 	mu      sync.Mutex
 	table   *ifnet.Table
 	links   map[int]*fakeLink // by index

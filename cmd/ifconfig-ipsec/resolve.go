@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,6 +11,14 @@ import (
 
 	"ifipsec/parser/ifconfig"
 )
+
+// errUnknownHost has the words of FreeBSD's gai_strerror(3).
+var errUnknownHost = nameError("Name does not resolve")
+
+// nameError is why a name has no address.
+type nameError string
+
+func (e nameError) Error() string { return string(e) }
 
 // resolve returns the addresses of a family that a name has, at least one.
 func resolve(family ifconfig.Family, host string) ([]netip.Addr, error) {
@@ -20,6 +29,9 @@ func resolve(family ifconfig.Family, host string) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
+	if unknown, ok := errors.AsType[*net.DNSError](err); ok && unknown.IsNotFound {
+		return nil, errUnknownHost
+	}
 	if err != nil {
 		return nil, err
 	}

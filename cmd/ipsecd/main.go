@@ -24,8 +24,12 @@ import (
 	"ifipsec/engine/rundir"
 )
 
-// stopTimeout bounds how long -stop waits for a daemon to tidy up.
-const stopTimeout = 10 * time.Second
+// stopTimeout bounds how long -stop waits for a daemon to tidy up. Linux takes
+// some milliseconds for each interface.
+const stopTimeout = time.Minute
+
+// exitUsage is the exit status for a wrong command line.
+const exitUsage = 2
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
@@ -35,10 +39,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("ipsecd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: ipsecd [-v] [-no-offload]\n       ipsecd -stop\n       ipsecd -version")
+		fmt.Fprintln(stderr, "usage: ipsecd [-v] [-no-offload]\n       ipsecd -status [-json]\n       ipsecd -stop\n       ipsecd -version")
 		flags.PrintDefaults()
 	}
 	stop := flags.Bool("stop", false, "end the daemon of this network namespace")
+	show := flags.Bool("status", false, "print what the daemon of this network namespace has counted")
+	asJSON := flags.Bool("json", false, "with -status: all counters, as JSON")
 	version := flags.Bool("version", false, "print the version")
 	verbose := flags.Bool("v", false, "log every change of configuration")
 	noOffload := flags.Bool("no-offload", false, "open TUN devices without segmentation offload, for kernels that refuse it")
@@ -46,17 +52,29 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case err != nil:
-		return 2
+		return exitUsage
+	}
+	misuse := ""
+	switch {
 	case flags.NArg() > 0:
-		fmt.Fprintf(stderr, "ipsecd: unexpected argument %q\n", flags.Arg(0))
+		misuse = fmt.Sprintf("unexpected argument %q", flags.Arg(0))
+	case *asJSON && !*show:
+		misuse = "-json goes with -status"
+	case *stop && *show, *stop && *version, *show && *version:
+		misuse = "one of -stop, -status and -version"
+	}
+	if misuse != "" {
+		fmt.Fprintln(stderr, "ipsecd:", misuse)
 		flags.Usage()
-		return 2
+		return exitUsage
 	}
 
 	var err error
 	switch {
 	case *version:
 		fmt.Fprintln(stdout, "ipsecd", buildVersion())
+	case *show:
+		err = status(stdout, *asJSON)
 	case *stop:
 		var dir rundir.Dir
 		if dir, err = rundir.Current(); err == nil {

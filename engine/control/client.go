@@ -93,6 +93,11 @@ func (c *Client) Interfaces(q InterfacesRequest) (InterfacesResult, error) {
 	return ask[InterfacesResult](c, "interfaces", q)
 }
 
+// Statistics implements [Handler].
+func (c *Client) Statistics(q StatisticsRequest) (StatisticsResult, error) {
+	return ask[StatisticsResult](c, "statistics", q)
+}
+
 func tell(c *Client, op string, args any) error {
 	_, err := ask[none](c, op, args)
 	return err

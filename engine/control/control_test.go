@@ -25,10 +25,11 @@ import (
 
 // recorder is a handler that remembers the last request and answers as told.
 type recorder struct {
-	mu     sync.Mutex
-	last   any
-	err    error
-	status InterfacesResult
+	mu         sync.Mutex
+	last       any
+	err        error
+	status     InterfacesResult
+	statistics StatisticsResult
 }
 
 func (h *recorder) got(q any) error {
@@ -58,6 +59,9 @@ func (h *recorder) RemoveGroup(q RemoveGroupRequest) error       { return h.got(
 func (h *recorder) SetMetric(q SetMetricRequest) error           { return h.got(q) }
 func (h *recorder) Interfaces(q InterfacesRequest) (InterfacesResult, error) {
 	return h.status, h.got(q)
+}
+func (h *recorder) Statistics(q StatisticsRequest) (StatisticsResult, error) {
+	return h.statistics, h.got(q)
 }
 
 // start serves h on a socket of its own until the test ends.
@@ -143,7 +147,7 @@ func TestEveryRequestArrives(t *testing.T) {
 	if r, err := c.Create(CreateRequest{"ipsec"}); err != nil || r.Name != "ipsec4" {
 		t.Errorf("Create = %v, %v, want ipsec4", r, err)
 	}
-	if len(operations) != 17 {
+	if len(operations) != 18 {
 		t.Errorf("%d operations; does this test know all?", len(operations))
 	}
 }
@@ -169,6 +173,22 @@ func TestStatusArrivesWhole(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got, compareAddrs); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
+	}
+}
+
+func TestStatisticsArriveWhole(t *testing.T) {
+	t.Parallel()
+	want := StatisticsResult{
+		ESP:        []Counter{{"badauth", "packets dropped; bad authentication detected", 1 << 63}},
+		Interfaces: []InterfaceStatistics{{"ipsec0", []Counter{{"opackets", "packets out", 7}, {"obytes", "bytes out", 0}}}},
+	}
+	c := dial(t, start(t, &recorder{statistics: want}, asUser(4711)))
+	got, err := c.Statistics(StatisticsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("statistics (-want +got):\n%s", diff)
 	}
 }
 

@@ -32,4 +32,5 @@ type Handler interface {
 	RemoveGroup(RemoveGroupRequest) error
 	SetMetric(SetMetricRequest) error
 	Interfaces(InterfacesRequest) (InterfacesResult, error)
+	Statistics(StatisticsRequest) (StatisticsResult, error)
 }

@@ -33,6 +33,7 @@ var operations = map[string]operation{
 	"remove_group":    changing(silent(Handler.RemoveGroup)),
 	"set_metric":      changing(silent(Handler.SetMetric)),
 	"interfaces":      reading(Handler.Interfaces),
+	"statistics":      reading(Handler.Statistics),
 }
 
 // none is the result of a request that has none.

@@ -28,6 +28,14 @@ const (
 	counterCount
 )
 
+// Name returns the name of the counter, FreeBSD's where it has one.
+func (c Counter) Name() string {
+	return [counterCount]string{
+		"hdrops", "nopf", "notdb", "badilen", "wrap", "badenc", "badauth", "replay", "input", "output",
+		"ibytes", "obytes", "toobig", "pdrops", "tunnel", "dummies", "congestion",
+	}[c]
+}
+
 // String returns what netstat(1) prints after the number.
 func (c Counter) String() string {
 	return [counterCount]string{
@@ -74,6 +82,14 @@ const (
 
 	tunnelCounterCount
 )
+
+// Name returns the name of the counter.
+func (c TunnelCounter) Name() string {
+	return [tunnelCounterCount]string{
+		"ipackets", "ibytes", "ierrors", "opackets", "obytes", "not_running", "no_sa", "family", "loop",
+		"too_big", "sequence", "not_sent", "read_errors",
+	}[c]
+}
 
 // String returns words for logs and statistics.
 func (c TunnelCounter) String() string {

@@ -113,10 +113,16 @@ func (p *Plane) shutDown() error {
 	outers := p.outers
 	p.mu.Unlock()
 
-	var errs []error
+	// The kernel takes milliseconds for each device, most of them waiting.
+	errs := make([]error, len(tunnels))
+	var closing sync.WaitGroup
+	n := 0
 	for t := range tunnels {
-		errs = append(errs, t.Close())
+		err := &errs[n]
+		closing.Go(func() { *err = t.Close() })
+		n++
 	}
+	closing.Wait()
 	for _, o := range outers {
 		if o != nil {
 			errs = append(errs, o.close())

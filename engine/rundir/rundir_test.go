@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -27,7 +28,21 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	case "die":
 		os.Exit(1)
+	case "list":
+		Report(errors.New(strings.Join(openFiles(), " ")))
+		os.Exit(1)
 	}
+}
+
+// openFiles returns the names of what this process has open.
+func openFiles() (names []string) {
+	links, _ := filepath.Glob("/proc/self/fd/*")
+	for _, link := range links {
+		if name, err := os.Readlink(link); err == nil {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // serve accepts one connection and ends.
@@ -102,6 +117,21 @@ func TestDialSaysWhyThereIsNoDaemon(t *testing.T) {
 				t.Errorf("Dial = %v, want %q", err, want)
 			}
 		})
+	}
+}
+
+// A lock that a script holds while it calls the command is not the daemon's.
+func TestDaemonInheritsNoFiles(t *testing.T) {
+	d := start(t, "list")
+	held := filepath.Join(t.TempDir(), "held")
+	fd, err := syscall.Open(held, syscall.O_CREAT|syscall.O_RDWR, 0o600) // not close-on-exec
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	_, err = Dial(d, dialControl(d))
+	if err == nil || !strings.Contains(err.Error(), d.LogFile()) || strings.Contains(err.Error(), held) {
+		t.Errorf("the daemon has open: %v; want its log and not %s", err, held)
 	}
 }
 

@@ -4,12 +4,15 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // readyEnv tells a daemon that a command started it and on which descriptor
@@ -73,6 +76,9 @@ func (d Dir) Start() error {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{tell} // becomes readyFD
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// What a script has open beyond standard error, such as a lock, is not for
+	// the daemon to hold. (Linux before 5.11 can't do that.)
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	err = cmd.Start()
 	tell.Close()
 	if err != nil {
