@@ -8,6 +8,7 @@ GO      ?= go
 PREFIX  ?= /usr/local
 DESTDIR ?=
 SBIN     = $(DESTDIR)$(PREFIX)/sbin
+MAN      = $(DESTDIR)$(PREFIX)/share/man
 
 PROGRAMS = ifconfig-ipsec setkey ipsecd
 
@@ -43,13 +44,18 @@ test-race:
 install: build
 	install -d $(SBIN)
 	install -m 0755 $(PROGRAMS:%=bin/%) $(SBIN)
+	install -d $(MAN)/man4 $(MAN)/man8
+	install -m 0644 docs/*.4 $(MAN)/man4
+	install -m 0644 docs/*.8 $(MAN)/man8
 
 clean:
 	rm -rf bin
 
 # What the tests need beyond Go, make and root, from Debian's packages.
+DEPS = unshare:util-linux setpriv:util-linux mandoc:mandoc
+
 deps:
-	@.ci/deps nsenter:util-linux
+	@.ci/deps $(DEPS)
 
 deps-ci:
-	@.ci/deps nsenter:util-linux gcc:gcc gcc:libc6-dev
+	@.ci/deps $(DEPS) gcc:gcc gcc:libc6-dev
