@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -199,23 +200,11 @@ func run(args []string, w world) int {
 		return 1
 	}
 	defer c.Close()
-	s := &session{options: o, world: w, conn: c}
-	switch o.mode {
-	case modeScript:
-		return s.script()
-	case modeDump:
-		t := pfkey.TypeDump
-		if o.policies {
-			t = pfkey.TypeSPDDump
-		}
-		return s.whole(t)
-	case modeFlush:
-		t := pfkey.TypeFlush
-		if o.policies {
-			t = pfkey.TypeSPDFlush
-		}
-		return s.whole(t)
-	default:
-		return s.watch()
+	s := &session{options: o, world: w, conn: c, out: bufio.NewWriter(w.stdout)}
+	status := s.run()
+	if err := s.out.Flush(); err != nil {
+		fmt.Fprintf(w.stderr, "setkey: %v\n", err)
+		return 1
 	}
+	return status
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -19,12 +20,46 @@ type session struct {
 	options options
 	world
 	conn conn
+	out  *bufio.Writer // standard output
+}
+
+func (s *session) run() int {
+	switch s.options.mode {
+	case modeScript:
+		return s.script()
+	case modeDump:
+		if s.options.policies {
+			return s.whole(pfkey.TypeSPDDump)
+		}
+		return s.whole(pfkey.TypeDump)
+	case modeFlush:
+		if s.options.policies {
+			return s.whole(pfkey.TypeSPDFlush)
+		}
+		return s.whole(pfkey.TypeFlush)
+	default:
+		return s.watch()
+	}
+}
+
+// interactive shows what there is to show before it waits for more of a script,
+// which somebody may be typing.
+type interactive struct {
+	script io.Reader
+	out    *bufio.Writer
+}
+
+func (i interactive) Read(p []byte) (int, error) {
+	if err := i.out.Flush(); err != nil {
+		return 0, err
+	}
+	return i.script.Read(p)
 }
 
 // script runs a script, statement by statement. It ends at the first one that
 // is wrong; those before it stand.
 func (s *session) script() int {
-	r := setkey.NewReader(s.options.filename, s.options.script)
+	r := setkey.NewReader(s.options.filename, interactive{s.options.script, s.out})
 	for {
 		statement, err := r.Next()
 		if errors.Is(err, io.EOF) {
@@ -43,7 +78,7 @@ func (s *session) script() int {
 			return s.failed(result.Errors)
 		}
 		for _, m := range result.Messages {
-			if err := s.ask(m, fmt.Sprintf("The result of line %d: ", r.End().Line)); err != nil {
+			if err := s.ask(m, r.End().Line); err != nil {
 				fmt.Fprintf(s.stderr, "setkey: %v\n", err)
 				return 1
 			}
@@ -55,8 +90,9 @@ func (s *session) script() int {
 // on standard error.
 func (s *session) complain(r *setkey.Reader, e *setkey.Error) {
 	if e.Message != "" {
-		fmt.Fprintf(s.stdout, "line %d: %s at [%s]\n", e.Line, e.Message, e.Shown)
+		fmt.Fprintf(s.out, "line %d: %s at [%s]\n", e.Line, e.Message, e.Shown)
 	}
+	s.out.Flush() // a failure comes again at the end
 	kind := "error"
 	if e.Warning {
 		kind = "warning"
@@ -67,7 +103,7 @@ func (s *session) complain(r *setkey.Reader, e *setkey.Error) {
 func (s *session) failed(errs []*setkey.Error) int {
 	last := errs[len(errs)-1]
 	if !last.Fatal {
-		fmt.Fprintf(s.stdout, "parse failed, line %d.\n", last.Line)
+		fmt.Fprintf(s.out, "parse failed, line %d.\n", last.Line)
 	}
 	return 1
 }
@@ -79,10 +115,7 @@ func (s *session) whole(t pfkey.MsgType) int {
 		// FreeBSD's setkey says the scopes that it wants in this place.
 		m.SAType = pfkey.SAType(s.options.scope)
 	}
-	if s.options.short {
-		fmt.Fprint(s.stdout, text.ShortHeader)
-	}
-	if err := s.ask(m, ""); err != nil {
+	if err := s.ask(m, 0); err != nil {
 		fmt.Fprintf(s.stderr, "setkey: %v\n", err)
 		return 1
 	}
@@ -90,9 +123,12 @@ func (s *session) whole(t pfkey.MsgType) int {
 }
 
 // ask sends a message and prints its answers. An answer with an errno is
-// printed after the prefix and is no error here.
-func (s *session) ask(m *pfkey.Message, prefix string) error {
+// printed, with the script's line if it is not 0, and is no error here.
+func (s *session) ask(m *pfkey.Message, line int) error {
 	m.PID = s.pid
+	if s.options.short {
+		fmt.Fprint(s.out, text.ShortHeader)
+	}
 	if err := s.trace(m); err != nil {
 		return err
 	}
@@ -113,7 +149,10 @@ func (s *session) ask(m *pfkey.Message, prefix string) error {
 			}
 		}
 		if answer.Errno != 0 {
-			fmt.Fprintf(s.stdout, "%s%s.\n", prefix, reason(answer))
+			if line != 0 {
+				fmt.Fprintf(s.out, "The result of line %d: ", line)
+			}
+			fmt.Fprintf(s.out, "%s.\n", reason(answer))
 			return nil
 		}
 		if err := s.print(answer); err != nil {
@@ -142,21 +181,26 @@ func (s *session) trace(m *pfkey.Message) error {
 			return err
 		}
 	}
-	if !s.options.hexadecimal {
-		return nil
+	if s.options.hexadecimal {
+		b, err := m.Encode()
+		if err != nil {
+			return err
+		}
+		if err := text.HexDump(s.out, b); err != nil {
+			return err
+		}
 	}
-	b, err := m.Encode()
-	if err != nil {
-		return err
+	if s.options.verbose || s.options.hexadecimal {
+		return s.out.Flush() // it may be a while to the answer
 	}
-	return text.HexDump(s.stdout, b)
+	return nil
 }
 
 func (s *session) debug(m *pfkey.Message) error {
-	if err := text.Debug(s.stdout, m); err != nil {
+	if err := text.Debug(s.out, m); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(s.stdout)
+	_, err := fmt.Fprintln(s.out)
 	return err
 }
 
@@ -181,18 +225,18 @@ func (s *session) print(m *pfkey.Message) error {
 	p := &text.Printer{Now: s.now(), Interface: s.interfaceName}
 	switch m.Type {
 	case pfkey.TypeGet:
-		return p.SADump(s.stdout, m)
+		return p.SADump(s.out, m)
 	case pfkey.TypeDump:
 		sa := pfkey.Find[*pfkey.SA](m)
 		switch {
 		case sa != nil && sa.State == pfkey.StateDead && !s.options.all:
 			return nil
 		case s.options.short:
-			return p.ShortDump(s.stdout, m)
+			return p.ShortDump(s.out, m)
 		}
-		return p.SADump(s.stdout, m)
+		return p.SADump(s.out, m)
 	case pfkey.TypeSPDDump:
-		return p.PolicyDump(s.stdout, m)
+		return p.PolicyDump(s.out, m)
 	}
 	return nil
 }
@@ -213,6 +257,9 @@ func (s *session) watch() int {
 		return 1
 	}
 	for {
+		if err := s.out.Flush(); err != nil {
+			return 1 // run tells
+		}
 		m, err := s.conn.Receive()
 		if errors.Is(err, io.EOF) {
 			return 0
@@ -235,13 +282,13 @@ func (s *session) watched(m *pfkey.Message) error {
 	if s.options.timestamps > 1 {
 		when = text.Timestamp(s.now())
 	}
-	fmt.Fprint(s.stdout, when)
+	fmt.Fprint(s.out, when)
 	if s.options.hexadecimal {
 		b, err := m.Inner.Encode()
 		if err != nil {
 			return err
 		}
-		if err := text.HexDump(s.stdout, b); err != nil {
+		if err := text.HexDump(s.out, b); err != nil {
 			return err
 		}
 	}

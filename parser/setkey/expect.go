@@ -29,6 +29,7 @@ func makeCandidates() []candidate {
 		}
 	}
 	all = append(all,
+		candidate{kindAddrFlags, "-4", "-4, -6, -n"},
 		candidate{kindWord, "host", "an address"},
 		candidate{kindDecimal, "1000", "a number"},
 		candidate{kindHex, "0x1000", "a hexadecimal number"},

@@ -28,9 +28,7 @@ type Statement struct {
 // addition of the ipsec-tools dialect.
 type AddStatement struct {
 	Verb       lexer.Token    `parser:"@Add"`
-	Flags      []lexer.Token  `parser:"@( AddrFlags* )"`
-	Src        lexer.Token    `parser:"@Word"`
-	Dst        lexer.Token    `parser:"@Word"`
+	Ends       []lexer.Token  `parser:"@( AddrFlags* Word Word )"`
 	Protocol   lexer.Token    `parser:"( @Protocol )?"`
 	SPI        lexer.Token    `parser:"@( Decimal | Hex )"`
 	Extensions []*Extension   `parser:"@@*"`
@@ -39,9 +37,7 @@ type AddStatement struct {
 
 // GetStatement shows an SA.
 type GetStatement struct {
-	Flags      []lexer.Token `parser:"'get':Statement @( AddrFlags* )"`
-	Src        lexer.Token   `parser:"@Word"`
-	Dst        lexer.Token   `parser:"@Word"`
+	Ends       []lexer.Token `parser:"'get':Statement @( AddrFlags* Word Word )"`
 	Protocol   lexer.Token   `parser:"( @Protocol )?"`
 	SPI        lexer.Token   `parser:"@( Decimal | Hex )"`
 	Extensions []*Extension  `parser:"@@*"`
@@ -49,9 +45,7 @@ type GetStatement struct {
 
 // DeleteStatement removes an SA.
 type DeleteStatement struct {
-	Flags      []lexer.Token `parser:"'delete':Statement @( AddrFlags* )"`
-	Src        lexer.Token   `parser:"@Word"`
-	Dst        lexer.Token   `parser:"@Word"`
+	Ends       []lexer.Token `parser:"'delete':Statement @( AddrFlags* Word Word )"`
 	Protocol   lexer.Token   `parser:"( @Protocol )?"`
 	SPI        lexer.Token   `parser:"@( Decimal | Hex )"`
 	Extensions []*Extension  `parser:"@@*"`
@@ -59,9 +53,7 @@ type DeleteStatement struct {
 
 // DeleteAllStatement removes all SAs between two addresses.
 type DeleteAllStatement struct {
-	Flags    []lexer.Token `parser:"'deleteall':Statement @( AddrFlags* )"`
-	Src      lexer.Token   `parser:"@Word"`
-	Dst      lexer.Token   `parser:"@Word"`
+	Ends     []lexer.Token `parser:"'deleteall':Statement @( AddrFlags* Word Word )"`
 	Protocol lexer.Token   `parser:"( @Protocol )?"`
 }
 
@@ -75,73 +67,21 @@ type DumpStatement struct {
 	Protocol lexer.Token `parser:"'dump':Statement ( @Protocol )?"`
 }
 
-// Extension is one of the extensions of an SA: an option, and its value if it
-// has one.
+// Extension is one of the extensions of an SA: an option, and its values. -natt
+// is UDP encapsulation (RFC 3948): the original addresses, and the ports.
 type Extension struct {
-	Option lexer.Token `parser:"( @Number"`
-	Number lexer.Token `parser:"@Decimal"`
-	Mode   *Mode       `parser:"| @@"`
-	Flag   *Flag       `parser:"| @@"`
-	NATT   *NATT       `parser:"| @@"`
-	ESN    bool        `parser:"| @'-esn':Option"`
-	HWIF   lexer.Token `parser:"| '-hwif':Option @Word )"`
+	Words []lexer.Token `parser:"@( Number Decimal | '-m':Option ( Mode | Any ) | '-f':Option Flag | '-esn':Option | '-hwif':Option Word | '-natt':Option Word LBracket Decimal RBracket Word LBracket Decimal RBracket )"`
 }
 
-// Mode is the mode of an SA.
-type Mode struct {
-	Name lexer.Token `parser:"'-m':Option @( Mode | Any )"`
-}
-
-// Flag is an option of ESP.
-type Flag struct {
-	Name lexer.Token `parser:"'-f':Option @Flag"`
-}
-
-// NATT is UDP encapsulation (RFC 3948): the original addresses, and the ports.
-type NATT struct {
-	Src     lexer.Token `parser:"'-natt':Option @Word"`
-	SrcPort lexer.Token `parser:"LBracket @Decimal RBracket"`
-	Dst     lexer.Token `parser:"@Word"`
-	DstPort lexer.Token `parser:"LBracket @Decimal RBracket"`
-}
-
-// AlgorithmSpec is the algorithms of an SA with their keys.
+// AlgorithmSpec is the algorithms of an SA, each with its key: encryption with
+// or without authentication, authentication alone, or compression. -R takes the
+// SPI as the CPI.
 type AlgorithmSpec struct {
-	ESP    *ESPSpec    `parser:"@@"`
-	AH     *AHSpec     `parser:"| @@"`
-	IPComp *IPCompSpec `parser:"| @@"`
-}
-
-// ESPSpec is encryption, with or without authentication.
-type ESPSpec struct {
-	Encryption     *EncryptionAlg     `parser:"'-E':Option @@"`
-	Authentication *AuthenticationAlg `parser:"( '-A':Option @@ )?"`
-}
-
-// AHSpec is authentication alone.
-type AHSpec struct {
-	Authentication *AuthenticationAlg `parser:"'-A':Option @@"`
-}
-
-// IPCompSpec is compression. -R takes the SPI as the CPI.
-type IPCompSpec struct {
-	Compression lexer.Token `parser:"'-C':Option @Compression"`
-	RawCPI      bool        `parser:"( @'-R':Option )?"`
-}
-
-// EncryptionAlg is an encryption algorithm and its key. Only "simple" of the
-// FreeBSD 11 era has none; "null" has an empty one.
-type EncryptionAlg struct {
-	Keyless lexer.Token `parser:"( @'simple':EncAlg"`
-	Name    lexer.Token `parser:"| @EncAlg"`
-	Key     lexer.Token `parser:"@( Quoted | Hex ) )"`
-}
-
-// AuthenticationAlg is an authentication algorithm and its key. "null" has none.
-type AuthenticationAlg struct {
-	Keyless lexer.Token `parser:"( @'null':AuthAlg"`
-	Name    lexer.Token `parser:"| @AuthAlg"`
-	Key     lexer.Token `parser:"@( Quoted | Hex ) )"`
+	Encryption     []lexer.Token `parser:"'-E':Option @( EncAlg ( Quoted | Hex ) | KeylessEnc )"`
+	Authentication []lexer.Token `parser:"( '-A':Option @( AuthAlg ( Quoted | Hex ) | KeylessAuth ) )?"`
+	Alone          []lexer.Token `parser:"| '-A':Option @( AuthAlg ( Quoted | Hex ) | KeylessAuth )"`
+	Compression    lexer.Token   `parser:"| '-C':Option @Compression"`
+	RawCPI         bool          `parser:"( @'-R':Option )?"`
 }
 
 // SPDAddStatement adds a policy. "spdupdate", which replaces one, is an

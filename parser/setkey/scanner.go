@@ -178,7 +178,7 @@ func (s *scanner) next() Token {
 	case kindOption, kindNumber:
 		letter := s.buf[s.at-1]
 		s.expectEnc, s.expectAuth, s.inPolicy = letter == 'E', letter == 'A', letter == 'P'
-	case kindEncAlg, kindAuthAlg:
+	case kindEncAlg, kindKeylessEnc, kindAuthAlg, kindKeylessAuth:
 		s.expectEnc, s.expectAuth = false, false
 	}
 	s.begin = t.Kind == kindEOT
@@ -265,10 +265,16 @@ func (s *scanner) classifyWord() (kind, int) {
 		return kindDecimal, n
 	case n > 2 && word[0] == '0' && (word[1] == 'x' || word[1] == 'X') && all(word[2:], isHexDigit):
 		return kindHex, n
-	case s.expectEnc && isEncryption(string(word)):
-		return kindEncAlg, n
-	case s.expectAuth && isAuthentication(string(word)):
-		return kindAuthAlg, n
+	}
+	if s.expectEnc {
+		if k, ok := encryption(string(word)); ok {
+			return k, n
+		}
+	}
+	if s.expectAuth {
+		if k, ok := authentication(string(word)); ok {
+			return k, n
+		}
 	}
 	if k, ok := keywordKinds[string(word)]; ok {
 		return k, n

@@ -34,7 +34,9 @@ const (
 	kindNumber                      // the options that a number follows
 	kindAddrFlags                   // -4, -6, -n and combinations
 	kindEncAlg                      // after -E
+	kindKeylessEnc                  // after -E, if it has no key
 	kindAuthAlg                     // after -A
+	kindKeylessAuth                 // after -A, if it has no key
 	kindPolicy                      // the text between -P and ;
 	kindInvalid                     // what no token may begin with
 )
@@ -45,7 +47,8 @@ var symbols = map[string]kind{
 	"Add": kindAdd, "SPDAdd": kindSPDAdd, "Statement": kindStatement, "Tagged": kindTagged,
 	"Protocol": kindProtocol, "Mode": kindMode, "Any": kindAny, "Flag": kindFlag, "Compression": kindCompression,
 	"Option": kindOption, "Number": kindNumber, "AddrFlags": kindAddrFlags,
-	"EncAlg": kindEncAlg, "AuthAlg": kindAuthAlg, "Policy": kindPolicy, "Invalid": kindInvalid,
+	"EncAlg": kindEncAlg, "KeylessEnc": kindKeylessEnc, "AuthAlg": kindAuthAlg, "KeylessAuth": kindKeylessAuth,
+	"Policy": kindPolicy, "Invalid": kindInvalid,
 }
 
 // Token is one token of a script.
@@ -109,14 +112,24 @@ func kinds(list []reserved) map[string]kind {
 	return m
 }
 
-func isEncryption(word string) bool {
+// encryption says whether a word is an encryption algorithm. Only "simple" of
+// the FreeBSD 11 era has no key; "null" has an empty one.
+func encryption(word string) (kind, bool) {
 	_, ok := algorithm.EncryptionByName(word)
-	return ok
+	if word == "simple" {
+		return kindKeylessEnc, ok
+	}
+	return kindEncAlg, ok
 }
 
-func isAuthentication(word string) bool {
+// authentication says whether a word is an authentication algorithm. "null" has
+// no key.
+func authentication(word string) (kind, bool) {
 	_, ok := algorithm.AuthenticationByName(word)
-	return ok
+	if word == "null" {
+		return kindKeylessAuth, ok
+	}
+	return kindAuthAlg, ok
 }
 
 func isAlnum(c byte) bool {

@@ -23,16 +23,16 @@ func (c *compiler) algorithms(a *setkey.AlgorithmSpec, old pfkey.SAFlags) (*algo
 	switch {
 	case a == nil:
 		return nil, errIncomplete
-	case a.ESP != nil:
-		if err = c.encryption(a.ESP.Encryption, old, result); err == nil && a.ESP.Authentication != nil {
-			err = authentication(a.ESP.Authentication, result)
+	case len(a.Encryption) > 0:
+		if err = c.encryption(a.Encryption, old, result); err == nil && len(a.Authentication) > 0 {
+			err = authentication(a.Authentication, result)
 		}
-	case a.AH != nil:
-		err = authentication(a.AH.Authentication, result)
-	case a.IPComp != nil && !missing(a.IPComp.Compression):
-		found, _ := algorithm.CompressionByName(a.IPComp.Compression.Value)
+	case len(a.Alone) > 0:
+		err = authentication(a.Alone, result)
+	case !missing(a.Compression):
+		found, _ := algorithm.CompressionByName(a.Compression.Value)
 		result.encrypt = found.ID
-		if a.IPComp.RawCPI {
+		if a.RawCPI {
 			result.flags = pfkey.SAFlagRawCPI
 		}
 	default:
@@ -41,66 +41,64 @@ func (c *compiler) algorithms(a *setkey.AlgorithmSpec, old pfkey.SAFlags) (*algo
 	return result, err
 }
 
-func (c *compiler) encryption(e *setkey.EncryptionAlg, old pfkey.SAFlags, result *algorithms) error {
-	if e == nil {
-		return errIncomplete
-	}
-	if !missing(e.Keyless) {
-		c.warn(e.Keyless, e.Keyless.Pos, "WARNING: obsolete algorithm", "%q is obsolete: it encrypts nothing, as does null", e.Keyless.Value)
+func (c *compiler) encryption(words []lexer.Token, old pfkey.SAFlags, result *algorithms) error {
+	name := words[0]
+	if name.Value == "simple" {
+		c.warn(name, name.Pos, "WARNING: obsolete algorithm", "%q is obsolete: it encrypts nothing, as does null", name.Value)
 		result.encrypt = algorithm.EncryptNull
 		return nil
 	}
-	found, known := algorithm.EncryptionByName(e.Name.Value)
-	if !known || missing(e.Key) {
+	found, known := algorithm.EncryptionByName(name.Value)
+	if !known || len(words) < 2 {
 		return errIncomplete
 	}
-	switch e.Name.Value {
+	key := words[1]
+	switch name.Value {
 	case "des-deriv":
 		if old != 0 {
-			return failAt(e.Key, e.Name.Pos, "algorithm mismatched", "des-deriv is not for esp-old")
+			return failAt(key, name.Pos, "algorithm mismatched", "des-deriv is not for esp-old")
 		}
 		result.flags = pfkey.SAFlagDeriv
 	case "des-32iv":
 		if old == 0 {
-			return failAt(e.Key, e.Name.Pos, "algorithm mismatched", "des-32iv is for esp-old only")
+			return failAt(key, name.Pos, "algorithm mismatched", "des-32iv is for esp-old only")
 		}
 		result.flags = pfkey.SAFlagIV4B
 	}
-	key, err := keyString(pfkey.ExtKeyEncrypt, e.Key)
+	k, err := keyString(pfkey.ExtKeyEncrypt, key)
 	if err != nil {
 		return err
 	}
-	if err := found.CheckKey(key.Bits); err != nil {
-		return fail(e.Key, "Invalid key length", "%v", err)
+	if err := found.CheckKey(k.Bits); err != nil {
+		return fail(key, "Invalid key length", "%v", err)
 	}
-	result.encrypt, result.encryptKey = found.ID, key
+	result.encrypt, result.encryptKey = found.ID, k
 	return nil
 }
 
-func authentication(a *setkey.AuthenticationAlg, result *algorithms) error {
-	if a == nil {
-		return errIncomplete
-	}
-	if !missing(a.Keyless) {
+func authentication(words []lexer.Token, result *algorithms) error {
+	name := words[0]
+	if name.Value == "null" {
 		result.auth = algorithm.AuthNull
 		return nil
 	}
-	found, known := algorithm.AuthenticationByName(a.Name.Value)
-	if !known || missing(a.Key) {
+	found, known := algorithm.AuthenticationByName(name.Value)
+	if !known || len(words) < 2 {
 		return errIncomplete
 	}
-	key, err := keyString(pfkey.ExtKeyAuth, a.Key)
+	key := words[1]
+	k, err := keyString(pfkey.ExtKeyAuth, key)
 	if err != nil {
 		return err
 	}
-	if err := found.CheckKey(key.Bits); err != nil {
+	if err := found.CheckKey(k.Bits); err != nil {
 		message := "Invalid key length"
 		if found.ID == algorithm.AuthTCPMD5 {
 			message = "" // FreeBSD's setkey gives no reason
 		}
-		return fail(a.Key, message, "%v", err)
+		return fail(key, message, "%v", err)
 	}
-	result.auth, result.authKey = found.ID, key
+	result.auth, result.authKey = found.ID, k
 	return nil
 }
 

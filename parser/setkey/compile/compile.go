@@ -111,10 +111,10 @@ func (c *compiler) statement(s *setkey.Statement) error {
 		return c.add(s.Add, s.End)
 	case s.Get != nil:
 		g := s.Get
-		return c.one(pfkey.TypeGet, g.Flags, g.Src, g.Dst, g.Protocol, g.SPI, g.Extensions, s.End)
+		return c.one(pfkey.TypeGet, g.Ends, g.Protocol, g.SPI, g.Extensions, s.End)
 	case s.Delete != nil:
 		d := s.Delete
-		return c.one(pfkey.TypeDelete, d.Flags, d.Src, d.Dst, d.Protocol, d.SPI, d.Extensions, s.End)
+		return c.one(pfkey.TypeDelete, d.Ends, d.Protocol, d.SPI, d.Extensions, s.End)
 	case s.DeleteAll != nil:
 		return c.deleteAll(s.DeleteAll, s.End)
 	case s.Flush != nil:

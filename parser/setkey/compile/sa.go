@@ -14,25 +14,31 @@ import (
 
 // pair is the two ends of an SA, each with all its addresses.
 type pair struct {
-	src, dst []netip.Addr
-	place    lexer.Position // of the second
+	src, dst           []netip.Addr
+	srcPlace, dstPlace lexer.Position
 }
 
-func (c *compiler) pair(flags []lexer.Token, src, dst lexer.Token) (pair, error) {
-	how := lookups(flags)
-	p := pair{place: dst.Pos}
-	var err error
-	if p.src, err = c.end(src, how); err != nil {
-		return p, err
+func (c *compiler) pair(words []lexer.Token) (pair, error) {
+	flags := 0
+	for flags < len(words) && words[flags].Value[0] == '-' {
+		flags++
 	}
-	p.dst, err = c.end(dst, how)
-	return p, err
+	how, words := lookups(words[:flags]), words[flags:]
+	if len(words) == 0 {
+		return pair{}, errIncomplete
+	}
+	src, err := c.end(words[0], how)
+	if err != nil {
+		return pair{}, err
+	}
+	if len(words) == 1 {
+		return pair{}, errIncomplete
+	}
+	dst, err := c.end(words[1], how)
+	return pair{src, dst, words[0].Pos, words[1].Pos}, err
 }
 
 func (c *compiler) end(word lexer.Token, how lookup) ([]netip.Addr, error) {
-	if missing(word) {
-		return nil, errIncomplete
-	}
 	addrs, err := c.host(word.Value, how)
 	if err != nil {
 		return nil, fail(word, string(policy.ErrName), "%v", err)
@@ -53,7 +59,7 @@ func (p pair) matches(end lexer.Token, f func(src, dst *pfkey.Address)) error {
 		}
 	}
 	if n == 0 {
-		return failAt(end, p.place, "", "%v and %v are of different families", p.src[0], p.dst[0])
+		return failAt(end, p.dstPlace, "", "%v and %v are of different families", p.src[0], p.dst[0])
 	}
 	return nil
 }
@@ -105,94 +111,98 @@ const maxReplay = (math.MaxUint32 - 32) >> 3
 func (c *compiler) extensions(old pfkey.SAFlags, list []*setkey.Extension) (*extensions, error) {
 	x := &extensions{flags: old | pfkey.SAFlagCyclic}
 	for _, e := range list {
-		var err error
-		switch {
-		case !missing(e.Option):
-			err = c.numberExtension(x, e, old)
-		case e.Mode != nil && !missing(e.Mode.Name):
-			x.mode, x.modePlace = modes[e.Mode.Name.Value], e.Mode.Name.Pos
-		case e.Flag != nil && e.Flag.Name.Value == "nocyclic-seq":
-			x.flags &^= pfkey.SAFlagCyclic
-		case e.Flag != nil && !missing(e.Flag.Name):
-			x.flags |= padding[e.Flag.Name.Value]
-		case e.NATT != nil:
-			x.natt, err = c.natt(e.NATT)
-		case e.ESN:
-			x.flags |= pfkey.SAFlagESN
-		case !missing(e.HWIF):
-			x.hwif = e.HWIF.Value
-		default:
+		if len(e.Words) == 0 {
 			return nil, errIncomplete
 		}
-		if err != nil {
+		if err := c.extension(x, e.Words[0].Value, e.Words[1:], old != 0); err != nil {
 			return nil, err
 		}
 	}
 	return x, nil
 }
 
-func (c *compiler) numberExtension(x *extensions, e *setkey.Extension, old pfkey.SAFlags) (err error) {
-	if missing(e.Number) {
+func (c *compiler) extension(x *extensions, option string, values []lexer.Token, old bool) (err error) {
+	switch option {
+	case "-esn":
+		x.flags |= pfkey.SAFlagESN
+		return nil
+	case "-natt":
+		x.natt, err = c.natt(values)
+		return err
+	}
+	if len(values) == 0 {
 		return errIncomplete
 	}
-	var n uint64
-	switch e.Option.Value {
+	value, n := values[0], uint64(0)
+	switch option {
+	case "-m":
+		x.mode, x.modePlace = modes[value.Value], value.Pos
+	case "-f":
+		if value.Value == "nocyclic-seq" {
+			x.flags &^= pfkey.SAFlagCyclic
+		}
+		x.flags |= padding[value.Value]
+	case "-hwif":
+		x.hwif = value.Value
 	case "-u":
-		n, err = number(e.Number, 32, "a reqid")
+		n, err = number(value, 32, "a reqid")
 		x.reqid = uint32(n)
 	case "-lh":
-		x.hard, err = number(e.Number, 64, "a lifetime")
+		x.hard, err = number(value, 64, "a lifetime")
 	case "-ls":
-		x.soft, err = number(e.Number, 64, "a lifetime")
+		x.soft, err = number(value, 64, "a lifetime")
 	case "-natt_mtu":
-		n, err = number(e.Number, 16, "a fragment size")
+		n, err = number(value, 16, "a fragment size")
 		x.fragment = &pfkey.NATTFrag{Size: uint16(n)}
 	case "-r":
-		if old != 0 {
-			return fail(e.Number, "replay prevention cannot be used with ah/esp-old",
+		if old {
+			return fail(value, "replay prevention cannot be used with ah/esp-old",
 				"-r is not for esp-old and ah-old, which have no sequence numbers")
 		}
-		n, err := strconv.ParseUint(e.Number.Value, 10, 64)
-		if err != nil || n > maxReplay {
-			// The database has the last word.
-			c.warn(e.Number, e.Number.Pos, "replay window is too large", "-r %s, expected at most %d bytes of bitmap", e.Number.Value, maxReplay)
-			n = math.MaxUint32 >> 3
-		}
-		x.replay = uint32(n)
+		x.replay = c.replay(value)
 	}
 	return err
 }
 
-func (c *compiler) natt(n *setkey.NATT) (*natt, error) {
-	src, err := c.end(n.Src, lookup{})
-	if err != nil {
-		return nil, err
+// replay reads a replay window. Of one that is too large FreeBSD's setkey warns,
+// and leaves the last word to the kernel.
+func (c *compiler) replay(value lexer.Token) uint32 {
+	n, err := strconv.ParseUint(value.Value, 10, 32)
+	if err != nil || n > maxReplay {
+		c.warn(value, value.Pos, "replay window is too large", "-r %s, expected at most %d bytes of bitmap", value.Value, maxReplay)
+		return math.MaxUint32 >> 3
 	}
-	srcPort, err := nattPort(n.SrcPort)
-	if err != nil {
-		return nil, err
-	}
-	dst, err := c.end(n.Dst, lookup{})
-	if err != nil {
-		return nil, err
-	}
-	dstPort, err := nattPort(n.DstPort)
-	if err != nil {
-		return nil, err
-	}
-	return &natt{src: src[0], dst: dst[0], srcPort: srcPort, dstPort: dstPort}, nil
+	return uint32(n)
 }
 
-func nattPort(t lexer.Token) (uint16, error) {
-	if missing(t) {
-		return 0, errIncomplete
+// natt reads SRC [ PORT ] DST [ PORT ].
+func (c *compiler) natt(words []lexer.Token) (*natt, error) {
+	var n natt
+	for i, end := range []struct {
+		addr *netip.Addr
+		port *uint16
+	}{{&n.src, &n.srcPort}, {&n.dst, &n.dstPort}} {
+		if len(words) <= 4*i {
+			return nil, errIncomplete
+		}
+		addrs, err := c.end(words[4*i], lookup{})
+		if err != nil {
+			return nil, err
+		}
+		if len(words) <= 4*i+2 {
+			return nil, errIncomplete
+		}
+		port, err := number(words[4*i+2], 16, "a port")
+		if err != nil {
+			return nil, err
+		}
+		*end.addr, *end.port = addrs[0], uint16(port)
 	}
-	n, err := number(t, 16, "a port")
-	return uint16(n), err
+	return &n, nil
 }
 
 func (c *compiler) add(s *setkey.AddStatement, end lexer.Token) error {
-	ends, err := c.pair(s.Flags, s.Src, s.Dst)
+	ends, err := c.pair(s.Ends)
 	if err != nil {
 		return err
 	}
@@ -266,9 +276,9 @@ func (x *extensions) nattExtensions() []pfkey.Extension {
 }
 
 // one is get and delete.
-func (c *compiler) one(t pfkey.MsgType, flags []lexer.Token, src, dst, protocol, number lexer.Token,
+func (c *compiler) one(t pfkey.MsgType, words []lexer.Token, protocol, number lexer.Token,
 	list []*setkey.Extension, end lexer.Token) error {
-	ends, err := c.pair(flags, src, dst)
+	ends, err := c.pair(words)
 	if err != nil {
 		return err
 	}
@@ -285,9 +295,9 @@ func (c *compiler) one(t pfkey.MsgType, flags []lexer.Token, src, dst, protocol,
 		return errIncomplete
 	}
 	if t == pfkey.TypeDelete && len(ends.src)+len(ends.dst) > 2 {
-		place := src.Pos
+		place := ends.srcPlace
 		if len(ends.src) == 1 {
-			place = dst.Pos
+			place = ends.dstPlace
 		}
 		return failAt(end, place, "multiple address specified", "a name has several addresses, expected one of each")
 	}
@@ -302,7 +312,7 @@ func (c *compiler) one(t pfkey.MsgType, flags []lexer.Token, src, dst, protocol,
 }
 
 func (c *compiler) deleteAll(s *setkey.DeleteAllStatement, end lexer.Token) error {
-	ends, err := c.pair(s.Flags, s.Src, s.Dst)
+	ends, err := c.pair(s.Ends)
 	if err != nil {
 		return err
 	}
