@@ -92,6 +92,7 @@ type options struct {
 	short       bool        // -l
 	verbose     bool        // -v
 	hexadecimal bool        // -h
+	check       bool        // -n: the script only
 	scope       pfkey.Scope // -g, -t
 	timestamps  int         // the number of -x
 }
@@ -151,6 +152,8 @@ func parseArgs(args []string, stdin io.Reader) (o options, err error) {
 				o.verbose = true
 			case 'h':
 				o.hexadecimal = true
+			case 'n':
+				o.check = true
 			case 'g':
 				o.scope |= pfkey.ScopeGlobal
 			case 't':
@@ -160,7 +163,7 @@ func parseArgs(args []string, stdin io.Reader) (o options, err error) {
 			}
 		}
 	}
-	if o.mode == modeNone {
+	if o.mode == modeNone || o.check && o.mode != modeScript {
 		return o, misuse
 	}
 	return o, nil
@@ -193,6 +196,9 @@ func run(args []string, w world) int {
 		}
 		fmt.Fprint(out, status.reason)
 		return status.status
+	}
+	if o.check {
+		return check(o, w)
 	}
 	c, err := w.dial()
 	if err != nil {

@@ -93,11 +93,7 @@ func (s *session) complain(r *setkey.Reader, e *setkey.Error) {
 		fmt.Fprintf(s.out, "line %d: %s at [%s]\n", e.Line, e.Message, e.Shown)
 	}
 	s.out.Flush() // a failure comes again at the end
-	kind := "error"
-	if e.Warning {
-		kind = "warning"
-	}
-	fmt.Fprintf(s.stderr, "%s:%d:%d: %s: %s\n%s", e.Pos.Filename, e.Pos.Line, e.Pos.Column, kind, e.Detail, r.Excerpt(e.Pos))
+	diagnose(s.stderr, r, e)
 }
 
 func (s *session) failed(errs []*setkey.Error) int {

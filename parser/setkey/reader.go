@@ -31,6 +31,10 @@ func NewReader(filename string, script io.Reader) *Reader {
 // much of it as was understood: what is wrong with that is reported first. The
 // statements after it can be read nevertheless.
 func (r *Reader) Next() (*Statement, error) {
+	for len(r.tokens) > 0 && r.End().Kind == kindInvalid {
+		// The rest of its statement says nothing.
+		r.tokens, _ = r.scanner.statement(r.tokens[:0])
+	}
 	r.tokens, r.source = r.scanner.statement(r.tokens[:0])
 	if err := r.scanner.err(); err != nil {
 		return nil, fmt.Errorf("%s: %w", r.scanner.pos.Filename, err)
