@@ -47,7 +47,6 @@ func TestMandocFindsNothing(t *testing.T) {
 		}
 		t.Skip("THE MANUAL PAGES ARE NOT CHECKED:", err)
 	}
-	// All at once, so that they are found where one refers to another.
 	found, err := exec.Command("mandoc", append([]string{"-Tlint"}, pages...)...).Output()
 	if failed := new(exec.ExitError); err != nil && !errors.As(err, &failed) {
 		t.Fatal(err)
@@ -267,6 +266,28 @@ func TestFlagsOfUsageAreDocumented(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Usages are FreeBSD's, and do not have every letter that is understood.
+func TestLettersOfOptionsAreDocumented(t *testing.T) {
+	t.Parallel()
+	for page, file := range map[string]string{
+		"setkey.8": "../cmd/setkey/main.go", "ifconfig-ipsec.8": "../parser/ifconfig/parse.go",
+	} {
+		source := read(t, file)
+		documented := entries(t, page)
+		cases := regexp.MustCompile(`(?m)^\s*case ('.'(?:, '.')*):`).FindAllStringSubmatch(source, -1)
+		if len(cases) < 7 {
+			t.Errorf("%s has %d cases of letters: options are parsed otherwise now", file, len(cases))
+		}
+		for _, c := range cases {
+			for letter := range strings.SplitSeq(strings.ReplaceAll(c[1], "'", ""), ", ") {
+				if !slices.Contains(documented, letter) {
+					t.Errorf("%s does not document -%s, which %s understands", page, letter, file)
+				}
+			}
+		}
 	}
 }
 
