@@ -3,6 +3,7 @@ package setkey
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"ifipsec/engine/algorithm"
@@ -49,10 +50,11 @@ func makeCandidates() []candidate {
 // wanted asks the grammar which candidates could stand where the i-th token is.
 func (r *Reader) wanted(i int) []candidate {
 	var wanted []candidate
-	tokens := append([]Token(nil), r.tokens[:i+1]...)
+	var parser tokenParser // the statement lives in the reader's
+	tokens := slices.Clone(r.tokens[:i+1])
 	for _, c := range candidates {
 		tokens[i].Kind, tokens[i].Text = c.kind, c.text
-		_, err := r.parser.parse(tokens)
+		_, err := parser.parse(tokens)
 		var unexpected *participle.UnexpectedTokenError
 		if errors.As(err, &unexpected) && !unexpected.Unexpected.EOF() && unexpected.Unexpected.Pos.Offset <= tokens[i].Pos.Offset {
 			continue
@@ -70,12 +72,7 @@ func inContext(wanted []candidate, before []Token) []candidate {
 		last = before[len(before)-1]
 	}
 	has := func(k kind) bool {
-		for _, c := range wanted {
-			if c.kind == k {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(wanted, func(c candidate) bool { return c.kind == k })
 	}
 	number, word := "a number", "an address"
 	switch {

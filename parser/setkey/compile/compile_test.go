@@ -83,6 +83,10 @@ func TestErrors(t *testing.T) {
 		{"a selector's families", "spdadd 1.1.1.1 ::2 any -P out none;", `file:1:16: 1.1.1.1 and ::2 are of different families | line 1:  at [ out none;]`},
 		{"both ends of a selector", "spdadd a b any -P out none;", `file:1:8: no host "a" | line 1: Name does not resolve at [ out none;]` + "\n" + `file:1:10: no host "b" | line 1: Name does not resolve at [ out none;]`},
 		{"a type of another protocol", "spdadd ::1 ::2 tcp 1,2 -P out none;", `file:1:20: "1,2" after the protocol: only icmp6 has a type and a code | line 1:  at [ out none;]`},
+		{"a type without a code", "spdadd ::1 ::2 icmp6 1, -P out none;", `file:1:22: "1,", expected TYPE,CODE | line 1: invalid an upper layer protocol spec at [ out none;]`},
+		{"a service before a host", "spdadd x[y] ::2 any -P out none;", `file:1:10: "y" is no port and no service: no service "y" | line 1: Service was not recognized for socket type at [ out none;]`},
+		{"a host after several addresses", "spdadd both x any -P out none;", `file:1:13: no host "x" | line 1: Name does not resolve at [ out none;]`},
+		{"no original address of the family", "add -4 both other esp 1 -natt six[1] both[2]" + null, `file:1:31: "six" has no address of the family that the statement asks for | line 1: Name does not resolve at [six]`},
 		{"a tagged policy", `spdadd tagged "x" -P out none;`, `file:1:15: policies for tagged packets do not exist here, as on FreeBSD | line 1:  at [ out none;]`},
 		{"a policy without an action", "spdadd ::1 ::2 any -P out ;", `file:1:26: policy: no action, which FreeBSD takes for discard: expected discard, none or ipsec after the direction | line 1: Invalid argument at [ out ]`},
 		{"in a policy of two lines", "spdadd ::1 ::2 any -P out ipsec\n  esp/tunel//use;", `file:2:7: policy: unexpected "tunel", expected transport or tunnel | line 2: Invalid argument at [ out ipsec` + "\n  esp/tunel//use]"},
@@ -135,7 +139,8 @@ func TestReplayWindow(t *testing.T) {
 		window  uint32
 	}{
 		{"", 0, 0, 0}, {"-r 0", 0, 0, 0}, {"-r 4", 4, 0, 32}, {"-r 255", 255, 0, 2040}, {"-r 256", 255, 2048, 2048},
-		{"-r 536870907", 255, 4294967256, 4294967256}, {"-r 536870912", 255, 4294967288, 4294967288},
+		{"-r 536870907", 255, 4294967256, 4294967256},
+		{"-r 536870908", 255, 4294967264, 4294967264}, {"-r 536870912", 255, 4294967288, 4294967288},
 	} {
 		_, result := compiled(t, "add ::1 ::2 esp 1 "+c.option+null)
 		m := result.Messages[0]
@@ -145,6 +150,35 @@ func TestReplayWindow(t *testing.T) {
 		}
 		if got := pfkey.Find[*pfkey.SA](m).Replay; got != c.bytes || packets != c.packets || m.ReplayPackets() != c.window {
 			t.Errorf("%q: %d bytes, extension of %d packets, window of %d; want %d, %d, %d", c.option, got, packets, m.ReplayPackets(), c.bytes, c.packets, c.window)
+		}
+	}
+}
+
+// What FreeBSD's setkey sends where it could be thought otherwise.
+func TestExtensions(t *testing.T) {
+	t.Parallel()
+	for script, want := range map[string]string{
+		"add ::1 ::2 esp 1" + null:                                 "KEY_ENCRYPT SA X_SA2 ADDRESS_SRC ADDRESS_DST",
+		"add ::1 ::2 esp 1 -hwif em0" + null:                       "KEY_ENCRYPT SA X_SA2 ADDRESS_SRC ADDRESS_DST",
+		"add ::1 ::2 ipcomp 1" + null:                              "SA X_SA2 ADDRESS_SRC ADDRESS_DST",
+		"add ::1 ::2 esp 1 -natt_mtu 1400" + null:                  "KEY_ENCRYPT SA X_SA2 ADDRESS_SRC ADDRESS_DST",
+		"add ::1 ::2 esp 1 -natt ::1[1] ::2[2]" + null:             "KEY_ENCRYPT SA X_SA2 X_NAT_T_TYPE X_NAT_T_OAI X_NAT_T_SPORT X_NAT_T_OAR X_NAT_T_DPORT ADDRESS_SRC ADDRESS_DST",
+		"add ::1 ::2 esp 1 -natt ::1[1] ::2[2] -natt_mtu 9" + null: "KEY_ENCRYPT SA X_SA2 X_NAT_T_TYPE X_NAT_T_OAI X_NAT_T_SPORT X_NAT_T_OAR X_NAT_T_DPORT X_NAT_T_FRAG ADDRESS_SRC ADDRESS_DST",
+		"add ::1 ::2 esp 1 -ls 1 -lh 2 -r 256" + null:              "KEY_ENCRYPT LIFETIME_HARD LIFETIME_SOFT SA X_SA2 X_SA_REPLAY ADDRESS_SRC ADDRESS_DST",
+		"get ::1 ::2 esp 1 -lh 2 -r 256 -natt ::1[1] ::2[2];":      "SA X_SA2 X_SA_REPLAY ADDRESS_SRC ADDRESS_DST",
+		"delete ::1 ::2 esp 1;":                                    "SA X_SA2 ADDRESS_SRC ADDRESS_DST",
+		"deleteall ::1 ::2 esp;":                                   "ADDRESS_SRC ADDRESS_DST",
+		"spdadd ::1 ::2 any -P out none;":                          "X_POLICY ADDRESS_SRC ADDRESS_DST",
+	} {
+		_, result := compiled(t, script)
+		var got []string
+		for _, m := range result.Messages {
+			for _, e := range m.Exts {
+				got = append(got, e.ExtType().String())
+			}
+		}
+		if diff := cmp.Diff(want, strings.Join(got, " ")); diff != "" {
+			t.Errorf("%s\n%v\n(-want +got):\n%s", script, result.Errors, diff)
 		}
 	}
 }

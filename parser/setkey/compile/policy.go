@@ -77,13 +77,18 @@ func (c *compiler) spdStatement(t pfkey.MsgType, s *setkey.Selector, text, end l
 			return failAt(end, misc.Pos, "", "%q after the protocol: only icmp6 has a type and a code", misc.Value)
 		}
 		src.place, dst.place = misc.Pos, misc.Pos
-		if src.text, dst.text, _ = strings.Cut(misc.Value, ","); dst.text == "" {
+		var both bool
+		src.text, dst.text, both = strings.Cut(misc.Value, ",")
+		switch {
+		case !both:
 			dst.text = "0"
+		case dst.text == "":
+			return failAt(end, misc.Pos, "invalid an upper layer protocol spec", "%q, expected TYPE,CODE", misc.Value)
 		}
 	}
 	how := lookups(s.Flags)
-	from, srcErr := c.selector(s.Src, src, how, end)
-	to, dstErr := c.selector(s.Dst, dst, how, end)
+	from, srcErr := c.lookUp(s.Src, src, how, end)
+	to, dstErr := c.lookUp(s.Dst, dst, how, end)
 	if srcErr != nil {
 		// FreeBSD's setkey looks at both before it gives up.
 		var first *stop
@@ -96,10 +101,26 @@ func (c *compiler) spdStatement(t pfkey.MsgType, s *setkey.Selector, text, end l
 	if dstErr != nil {
 		return dstErr
 	}
-	if from.addr.Addr().Is4() != to.addr.Addr().Is4() {
-		return failAt(end, s.Dst.Addr.Pos, "", "%v and %v are of different families", from.addr.Addr(), to.addr.Addr())
+	for _, e := range []struct {
+		found *found
+		addr  lexer.Token
+	}{{from, s.Src.Addr}, {to, s.Dst.Addr}} {
+		if len(e.found.addrs) > 1 {
+			return failAt(end, e.addr.Pos, "multiple address specified", "%q has several addresses, expected one", e.addr.Value)
+		}
 	}
-	srcAddr, dstAddr := addresses(proto, from.addr, to.addr, from.bits, to.bits)
+	srcBits, err := from.prefix(s.Src.Prefix)
+	if err != nil {
+		return err
+	}
+	dstBits, err := to.prefix(s.Dst.Prefix)
+	if err != nil {
+		return err
+	}
+	if from.addrs[0].Is4() != to.addrs[0].Is4() {
+		return failAt(end, s.Dst.Addr.Pos, "", "%v and %v are of different families", from.addrs[0], to.addrs[0])
+	}
+	srcAddr, dstAddr := addresses(proto, netip.AddrPortFrom(from.addrs[0], from.port), netip.AddrPortFrom(to.addrs[0], to.port), srcBits, dstBits)
 	c.send(t, pfkey.SATypeUnspec, pol, srcAddr, dstAddr)
 	return nil
 }
@@ -138,33 +159,35 @@ func upperSpec(t lexer.Token) (uint8, error) {
 
 func isNumber(text string) bool { return strings.Trim(text, "0123456789") == "" }
 
-// selected is one end of a selector.
-type selected struct {
-	addr netip.AddrPort
-	bits uint8
+// found is what one end of a selector comes to.
+type found struct {
+	addrs []netip.Addr
+	port  uint16
 }
 
-func (c *compiler) selector(e *setkey.Endpoint, p port, how lookup, end lexer.Token) (selected, error) {
-	addrs, err := c.host(e.Addr.Value, how)
-	if err != nil {
-		return selected{}, failAt(end, e.Addr.Pos, string(policy.ErrName), "%v", err)
-	}
+// lookUp looks the port up first, as getaddrinfo(3) does.
+func (c *compiler) lookUp(e *setkey.Endpoint, p port, how lookup, end lexer.Token) (*found, error) {
 	number, err := c.port(p.text)
 	if err != nil {
-		return selected{}, failAt(end, p.place, "Service was not recognized for socket type", "%v", err)
+		return nil, failAt(end, p.place, "Service was not recognized for socket type", "%v", err)
 	}
-	if len(addrs) > 1 {
-		return selected{}, failAt(end, e.Addr.Pos, "multiple address specified", "%q has several addresses, expected one", e.Addr.Value)
+	addrs, err := c.host(e.Addr.Value, how)
+	if err != nil {
+		return nil, failAt(end, e.Addr.Pos, string(policy.ErrName), "%v", err)
 	}
-	bits := addrs[0].BitLen()
-	if !missing(e.Prefix) {
-		b, err := strconv.ParseUint(e.Prefix.Value, 10, 8)
-		if err != nil || int(b) > bits {
-			return selected{}, fail(e.Prefix, "Invalid argument", "prefix length %s, expected at most %d", e.Prefix.Value, bits)
-		}
-		bits = int(b)
+	return &found{addrs, number}, nil
+}
+
+func (f *found) prefix(t lexer.Token) (uint8, error) {
+	bits := f.addrs[0].BitLen()
+	if missing(t) {
+		return uint8(bits), nil
 	}
-	return selected{addr: netip.AddrPortFrom(addrs[0], number), bits: uint8(bits)}, nil
+	n, err := strconv.ParseUint(t.Value, 10, 8)
+	if err != nil || int(n) > bits {
+		return 0, fail(t, "Invalid argument", "prefix length %s, expected at most %d", t.Value, bits)
+	}
+	return uint8(n), nil
 }
 
 func (c *compiler) port(text string) (uint16, error) {

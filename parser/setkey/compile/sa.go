@@ -16,6 +16,7 @@ import (
 type pair struct {
 	src, dst           []netip.Addr
 	srcPlace, dstPlace lexer.Position
+	how                lookup // as the flags say
 }
 
 func (c *compiler) pair(words []lexer.Token) (pair, error) {
@@ -35,7 +36,7 @@ func (c *compiler) pair(words []lexer.Token) (pair, error) {
 		return pair{}, errIncomplete
 	}
 	dst, err := c.end(words[1], how)
-	return pair{src, dst, words[0].Pos, words[1].Pos}, err
+	return pair{src, dst, words[0].Pos, words[1].Pos, how}, err
 }
 
 func (c *compiler) end(word lexer.Token, how lookup) ([]netip.Addr, error) {
@@ -90,7 +91,6 @@ type extensions struct {
 	hard, soft uint64 // seconds
 	natt       *natt
 	fragment   *pfkey.NATTFrag
-	hwif       string
 }
 
 type natt struct {
@@ -108,26 +108,26 @@ var padding = map[string]pfkey.SAFlags{
 // more must be countable in 32 bits.
 const maxReplay = (math.MaxUint32 - 32) >> 3
 
-func (c *compiler) extensions(old pfkey.SAFlags, list []*setkey.Extension) (*extensions, error) {
+func (c *compiler) extensions(old pfkey.SAFlags, list []*setkey.Extension, how lookup) (*extensions, error) {
 	x := &extensions{flags: old | pfkey.SAFlagCyclic}
 	for _, e := range list {
 		if len(e.Words) == 0 {
 			return nil, errIncomplete
 		}
-		if err := c.extension(x, e.Words[0].Value, e.Words[1:], old != 0); err != nil {
+		if err := c.extension(x, e.Words[0].Value, e.Words[1:], old != 0, how); err != nil {
 			return nil, err
 		}
 	}
 	return x, nil
 }
 
-func (c *compiler) extension(x *extensions, option string, values []lexer.Token, old bool) (err error) {
+func (c *compiler) extension(x *extensions, option string, values []lexer.Token, old bool, how lookup) (err error) {
 	switch option {
 	case "-esn":
 		x.flags |= pfkey.SAFlagESN
 		return nil
 	case "-natt":
-		x.natt, err = c.natt(values)
+		x.natt, err = c.natt(values, how)
 		return err
 	}
 	if len(values) == 0 {
@@ -143,7 +143,7 @@ func (c *compiler) extension(x *extensions, option string, values []lexer.Token,
 		}
 		x.flags |= padding[value.Value]
 	case "-hwif":
-		x.hwif = value.Value
+		// FreeBSD's setkey takes it and does not send it.
 	case "-u":
 		n, err = number(value, 32, "a reqid")
 		x.reqid = uint32(n)
@@ -170,13 +170,12 @@ func (c *compiler) replay(value lexer.Token) uint32 {
 	n, err := strconv.ParseUint(value.Value, 10, 32)
 	if err != nil || n > maxReplay {
 		c.warn(value, value.Pos, "replay window is too large", "-r %s, expected at most %d bytes of bitmap", value.Value, maxReplay)
-		return math.MaxUint32 >> 3
 	}
-	return uint32(n)
+	return uint32(min(n, math.MaxUint32>>3))
 }
 
 // natt reads SRC [ PORT ] DST [ PORT ].
-func (c *compiler) natt(words []lexer.Token) (*natt, error) {
+func (c *compiler) natt(words []lexer.Token, how lookup) (*natt, error) {
 	var n natt
 	for i, end := range []struct {
 		addr *netip.Addr
@@ -185,7 +184,7 @@ func (c *compiler) natt(words []lexer.Token) (*natt, error) {
 		if len(words) <= 4*i {
 			return nil, errIncomplete
 		}
-		addrs, err := c.end(words[4*i], lookup{})
+		addrs, err := c.end(words[4*i], how)
 		if err != nil {
 			return nil, err
 		}
@@ -211,7 +210,7 @@ func (c *compiler) add(s *setkey.AddStatement, end lexer.Token) error {
 	if err != nil {
 		return err
 	}
-	x, err := c.extensions(old, s.Extensions)
+	x, err := c.extensions(old, s.Extensions, ends.how)
 	if err != nil {
 		return err
 	}
@@ -228,7 +227,7 @@ func (c *compiler) add(s *setkey.AddStatement, end lexer.Token) error {
 	}
 	return ends.matches(end, func(src, dst *pfkey.Address) {
 		exts := make([]pfkey.Extension, 0, 8)
-		if alg.encryptKey != nil {
+		if alg.encryptKey != nil && satype != pfkey.SATypeIPComp {
 			exts = append(exts, alg.encryptKey)
 		}
 		if alg.authKey != nil {
@@ -240,21 +239,24 @@ func (c *compiler) add(s *setkey.AddStatement, end lexer.Token) error {
 		if x.soft != 0 {
 			exts = append(exts, &pfkey.Lifetime{Kind: pfkey.ExtLifetimeSoft, AddTime: x.soft})
 		}
-		exts = append(exts,
-			&pfkey.SA{
-				SPI: spi, Replay: uint8(min(x.replay, math.MaxUint8)),
-				Auth: alg.auth, Encrypt: alg.encrypt, Flags: x.flags | alg.flags,
-			},
-			&pfkey.SA2{Mode: x.mode, ReqID: x.reqid})
-		if x.replay > math.MaxUint8 {
-			exts = append(exts, &pfkey.SAReplay{Packets: x.replay << 3})
-		}
+		exts = x.appendSA(exts, spi, alg)
 		exts = append(exts, x.nattExtensions()...)
-		if x.hwif != "" {
-			exts = append(exts, &pfkey.HWIF{Name: x.hwif})
-		}
 		c.send(t, satype, append(exts, src, dst)...)
 	})
+}
+
+// appendSA appends what says which SA, with its replay window.
+func (x *extensions) appendSA(exts []pfkey.Extension, spi uint32, alg *algorithms) []pfkey.Extension {
+	exts = append(exts,
+		&pfkey.SA{
+			SPI: spi, Replay: uint8(min(x.replay, math.MaxUint8)),
+			Auth: alg.auth, Encrypt: alg.encrypt, Flags: x.flags | alg.flags,
+		},
+		&pfkey.SA2{Mode: x.mode, ReqID: x.reqid})
+	if x.replay > math.MaxUint8 {
+		exts = append(exts, &pfkey.SAReplay{Packets: x.replay << 3})
+	}
+	return exts
 }
 
 func (x *extensions) nattExtensions() []pfkey.Extension {
@@ -287,7 +289,7 @@ func (c *compiler) one(t pfkey.MsgType, words []lexer.Token, protocol, number le
 	if err != nil {
 		return err
 	}
-	x, err := c.extensions(old, list)
+	x, err := c.extensions(old, list, ends.how)
 	if err != nil {
 		return err
 	}
@@ -305,9 +307,7 @@ func (c *compiler) one(t pfkey.MsgType, words []lexer.Token, protocol, number le
 		c.warn(end, x.modePlace, "WARNING: mode is obsolete", "-m says nothing here: an SA is found without its mode")
 	}
 	return ends.matches(end, func(src, dst *pfkey.Address) {
-		c.send(t, satype,
-			&pfkey.SA{SPI: spi, Replay: uint8(min(x.replay, math.MaxUint8)), Flags: x.flags},
-			&pfkey.SA2{Mode: x.mode, ReqID: x.reqid}, src, dst)
+		c.send(t, satype, append(x.appendSA(nil, spi, &algorithms{}), src, dst)...)
 	})
 }
 
