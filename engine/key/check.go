@@ -37,11 +37,12 @@ func checkFamily(src, dst *pfkey.Address) error {
 
 func checkSAType(m *pfkey.Message) error {
 	if m.Type == pfkey.TypeSPDDump {
-		switch pfkey.Scope(m.SAType) {
-		case 0, pfkey.ScopeGlobal, pfkey.ScopeIfnet, pfkey.ScopePCB:
-			return nil
+		const scopes = pfkey.ScopeGlobal | pfkey.ScopeIfnet | pfkey.ScopePCB
+		if pfkey.Scope(m.SAType)&^scopes != 0 {
+			return invalid("policy scopes %#x, want 0 for all, or a sum of %d, %d and %d",
+				uint8(m.SAType), pfkey.ScopeGlobal, pfkey.ScopeIfnet, pfkey.ScopePCB)
 		}
-		return invalid("policy scope %d, want 0 for all, %d, %d or %d", m.SAType, pfkey.ScopeGlobal, pfkey.ScopeIfnet, pfkey.ScopePCB)
+		return nil
 	}
 	switch m.SAType {
 	case pfkey.SATypeUnspec:

@@ -103,12 +103,12 @@ func (h *Handler) spdGet(_ *Session, m *pfkey.Message) (answer, error) {
 	return answer{message: reply}, nil
 }
 
-// spdDump answers with all policies of the scope in the place of the SA type,
-// or of both if that is 0 (SADB_X_SPDDUMP). ENOENT if there is none.
+// spdDump answers with all policies of the scopes that are set in the place of
+// the SA type, or of all if that is 0 (SADB_X_SPDDUMP). ENOENT if there is none.
 func (h *Handler) spdDump(_ *Session, m *pfkey.Message) (answer, error) {
 	policies := slices.Collect(h.spd.All())
-	if scope := pfkey.Scope(m.SAType); scope != 0 {
-		policies = slices.DeleteFunc(policies, func(p *spd.Policy) bool { return p.Scope != scope })
+	if scopes := pfkey.Scope(m.SAType); scopes != 0 {
+		policies = slices.DeleteFunc(policies, func(p *spd.Policy) bool { return p.Scope&scopes == 0 })
 	}
 	if len(policies) == 0 {
 		return answer{}, syscall.ENOENT
