@@ -28,27 +28,26 @@ type Statement struct {
 // addition of the ipsec-tools dialect.
 type AddStatement struct {
 	Verb       lexer.Token    `parser:"@Add"`
-	Ends       []lexer.Token  `parser:"@( AddrFlags* Word Word )"`
-	Protocol   lexer.Token    `parser:"( @Protocol )?"`
-	SPI        lexer.Token    `parser:"@( Decimal | Hex )"`
-	Extensions []*Extension   `parser:"@@*"`
+	SA         *SA            `parser:"@@"`
 	Algorithms *AlgorithmSpec `parser:"@@"`
 }
 
 // GetStatement shows an SA.
 type GetStatement struct {
-	Ends       []lexer.Token `parser:"'get':Statement @( AddrFlags* Word Word )"`
-	Protocol   lexer.Token   `parser:"( @Protocol )?"`
-	SPI        lexer.Token   `parser:"@( Decimal | Hex )"`
-	Extensions []*Extension  `parser:"@@*"`
+	SA *SA `parser:"'get':Statement @@"`
 }
 
 // DeleteStatement removes an SA.
 type DeleteStatement struct {
-	Ends       []lexer.Token `parser:"'delete':Statement @( AddrFlags* Word Word )"`
-	Protocol   lexer.Token   `parser:"( @Protocol )?"`
-	SPI        lexer.Token   `parser:"@( Decimal | Hex )"`
-	Extensions []*Extension  `parser:"@@*"`
+	SA *SA `parser:"'delete':Statement @@"`
+}
+
+// SA says which SA: its ends, its protocol and its SPI; and what else there is
+// to say of it: options, each with its values. -natt is UDP encapsulation
+// (RFC 3948): the original addresses, and the ports.
+type SA struct {
+	Name       []lexer.Token `parser:"@( AddrFlags* Word Word Protocol? ( Decimal | Hex ) )"`
+	Extensions []lexer.Token `parser:"@( ( Number Decimal | '-m':Option ( Mode | Any ) | '-f':Option Flag | '-esn':Option | '-hwif':Option Word | '-natt':Option Word LBracket Decimal RBracket Word LBracket Decimal RBracket )* )"`
 }
 
 // DeleteAllStatement removes all SAs between two addresses.
@@ -65,12 +64,6 @@ type FlushStatement struct {
 // DumpStatement shows all SAs of a protocol, or all.
 type DumpStatement struct {
 	Protocol lexer.Token `parser:"'dump':Statement ( @Protocol )?"`
-}
-
-// Extension is one of the extensions of an SA: an option, and its values. -natt
-// is UDP encapsulation (RFC 3948): the original addresses, and the ports.
-type Extension struct {
-	Words []lexer.Token `parser:"@( Number Decimal | '-m':Option ( Mode | Any ) | '-f':Option Flag | '-esn':Option | '-hwif':Option Word | '-natt':Option Word LBracket Decimal RBracket Word LBracket Decimal RBracket )"`
 }
 
 // AlgorithmSpec is the algorithms of an SA, each with its key: encryption with

@@ -17,7 +17,7 @@ type algorithms struct {
 	flags               pfkey.SAFlags
 }
 
-func (c *compiler) algorithms(a *setkey.AlgorithmSpec, old pfkey.SAFlags) (*algorithms, error) {
+func (c *compiler) algorithms(a *setkey.AlgorithmSpec, old bool) (*algorithms, error) {
 	result := &algorithms{}
 	var err error
 	switch {
@@ -41,7 +41,7 @@ func (c *compiler) algorithms(a *setkey.AlgorithmSpec, old pfkey.SAFlags) (*algo
 	return result, err
 }
 
-func (c *compiler) encryption(words []lexer.Token, old pfkey.SAFlags, result *algorithms) error {
+func (c *compiler) encryption(words []lexer.Token, old bool, result *algorithms) error {
 	name := words[0]
 	if name.Value == "simple" {
 		c.warn(name, name.Pos, "WARNING: obsolete algorithm", "%q is obsolete: it encrypts nothing, as does null", name.Value)
@@ -55,12 +55,12 @@ func (c *compiler) encryption(words []lexer.Token, old pfkey.SAFlags, result *al
 	key := words[1]
 	switch name.Value {
 	case "des-deriv":
-		if old != 0 {
+		if old {
 			return failAt(key, name.Pos, "algorithm mismatched", "des-deriv is not for esp-old")
 		}
 		result.flags = pfkey.SAFlagDeriv
 	case "des-32iv":
-		if old == 0 {
+		if !old {
 			return failAt(key, name.Pos, "algorithm mismatched", "des-32iv is for esp-old only")
 		}
 		result.flags = pfkey.SAFlagIV4B

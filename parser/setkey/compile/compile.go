@@ -110,11 +110,9 @@ func (c *compiler) statement(s *setkey.Statement) error {
 	case s.Add != nil:
 		return c.add(s.Add, s.End)
 	case s.Get != nil:
-		g := s.Get
-		return c.one(pfkey.TypeGet, g.Ends, g.Protocol, g.SPI, g.Extensions, s.End)
+		return c.one(pfkey.TypeGet, s.Get.SA, s.End)
 	case s.Delete != nil:
-		d := s.Delete
-		return c.one(pfkey.TypeDelete, d.Ends, d.Protocol, d.SPI, d.Extensions, s.End)
+		return c.one(pfkey.TypeDelete, s.Delete.SA, s.End)
 	case s.DeleteAll != nil:
 		return c.deleteAll(s.DeleteAll, s.End)
 	case s.Flush != nil:
@@ -143,8 +141,7 @@ func (c *compiler) whole(t pfkey.MsgType, protocol, end lexer.Token) error {
 	if missing(end) {
 		return errIncomplete
 	}
-	satype, _ := saType(protocol)
-	c.send(t, satype)
+	c.send(t, saTypes[protocol.Value])
 	return nil
 }
 
@@ -153,13 +150,8 @@ var saTypes = map[string]pfkey.SAType{
 	"ipcomp": pfkey.SATypeIPComp, "tcp": pfkey.SATypeTCPSignature,
 }
 
-// saType returns the flag that marks an SA of RFC 1825's generation, too.
-func saType(protocol lexer.Token) (pfkey.SAType, pfkey.SAFlags) {
-	if strings.HasSuffix(protocol.Value, "-old") {
-		return saTypes[protocol.Value], pfkey.SAFlagOld
-	}
-	return saTypes[protocol.Value], 0
-}
+// isOld says whether a protocol is of RFC 1825's generation.
+func isOld(protocol lexer.Token) bool { return strings.HasSuffix(protocol.Value, "-old") }
 
 func addresses(proto uint8, src, dst netip.AddrPort, srcBits, dstBits uint8) (*pfkey.Address, *pfkey.Address) {
 	return &pfkey.Address{Kind: pfkey.ExtAddressSrc, Proto: proto, PrefixLen: srcBits, Addr: src},

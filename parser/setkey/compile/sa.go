@@ -19,24 +19,25 @@ type pair struct {
 	how                lookup // as the flags say
 }
 
-func (c *compiler) pair(words []lexer.Token) (pair, error) {
+// pair reads flags and two addresses, and returns what comes after them.
+func (c *compiler) pair(words []lexer.Token) (pair, []lexer.Token, error) {
 	flags := 0
 	for flags < len(words) && words[flags].Value[0] == '-' {
 		flags++
 	}
 	how, words := lookups(words[:flags]), words[flags:]
 	if len(words) == 0 {
-		return pair{}, errIncomplete
+		return pair{}, nil, errIncomplete
 	}
 	src, err := c.end(words[0], how)
 	if err != nil {
-		return pair{}, err
+		return pair{}, nil, err
 	}
 	if len(words) == 1 {
-		return pair{}, errIncomplete
+		return pair{}, nil, errIncomplete
 	}
 	dst, err := c.end(words[1], how)
-	return pair{src, dst, words[0].Pos, words[1].Pos, how}, err
+	return pair{src, dst, words[0].Pos, words[1].Pos, how}, words[2:], err
 }
 
 func (c *compiler) end(word lexer.Token, how lookup) ([]netip.Addr, error) {
@@ -66,9 +67,6 @@ func (p pair) matches(end lexer.Token, f func(src, dst *pfkey.Address)) error {
 }
 
 func spi(t lexer.Token) (uint32, error) {
-	if missing(t) {
-		return 0, errIncomplete
-	}
 	base, digits := 10, t.Value
 	if len(digits) > 2 && (digits[1] == 'x' || digits[1] == 'X') {
 		base, digits = 16, digits[2:]
@@ -83,6 +81,7 @@ func spi(t lexer.Token) (uint32, error) {
 
 // extensions are those of an SA, in values.
 type extensions struct {
+	old        bool // of RFC 1825's generation
 	flags      pfkey.SAFlags
 	mode       pfkey.Mode
 	modePlace  lexer.Position
@@ -108,20 +107,55 @@ var padding = map[string]pfkey.SAFlags{
 // more must be countable in 32 bits.
 const maxReplay = (math.MaxUint32 - 32) >> 3
 
-func (c *compiler) extensions(old pfkey.SAFlags, list []*setkey.Extension, how lookup) (*extensions, error) {
-	x := &extensions{flags: old | pfkey.SAFlagCyclic}
-	for _, e := range list {
-		if len(e.Words) == 0 {
-			return nil, errIncomplete
-		}
-		if err := c.extension(x, e.Words[0].Value, e.Words[1:], old != 0, how); err != nil {
-			return nil, err
-		}
-	}
-	return x, nil
+// sa is what a statement says of an SA.
+type sa struct {
+	ends   pair
+	satype pfkey.SAType
+	spi    uint32
+	*extensions
 }
 
-func (c *compiler) extension(x *extensions, option string, values []lexer.Token, old bool, how lookup) (err error) {
+func (c *compiler) sa(s *setkey.SA) (*sa, error) {
+	if s == nil {
+		return nil, errIncomplete
+	}
+	ends, words, err := c.pair(s.Name)
+	if err != nil {
+		return nil, err
+	}
+	result := &sa{ends: ends}
+	x := &extensions{flags: pfkey.SAFlagCyclic}
+	if len(words) > 0 {
+		if satype, ok := saTypes[words[0].Value]; ok {
+			result.satype, x.old = satype, isOld(words[0])
+			words = words[1:]
+		}
+	}
+	if len(words) == 0 {
+		return nil, errIncomplete
+	}
+	if result.spi, err = spi(words[0]); err != nil {
+		return nil, err
+	}
+	if x.old {
+		x.flags |= pfkey.SAFlagOld
+	}
+	result.extensions = x
+	for words := s.Extensions; len(words) > 0; {
+		// Only options begin with a hyphen.
+		n := 1
+		for n < len(words) && words[n].Value[0] != '-' {
+			n++
+		}
+		if err := c.extension(x, words[0].Value, words[1:n], ends.how); err != nil {
+			return nil, err
+		}
+		words = words[n:]
+	}
+	return result, nil
+}
+
+func (c *compiler) extension(x *extensions, option string, values []lexer.Token, how lookup) (err error) {
 	switch option {
 	case "-esn":
 		x.flags |= pfkey.SAFlagESN
@@ -155,7 +189,7 @@ func (c *compiler) extension(x *extensions, option string, values []lexer.Token,
 		n, err = number(value, 16, "a fragment size")
 		x.fragment = &pfkey.NATTFrag{Size: uint16(n)}
 	case "-r":
-		if old {
+		if x.old {
 			return fail(value, "replay prevention cannot be used with ah/esp-old",
 				"-r is not for esp-old and ah-old, which have no sequence numbers")
 		}
@@ -201,20 +235,11 @@ func (c *compiler) natt(words []lexer.Token, how lookup) (*natt, error) {
 }
 
 func (c *compiler) add(s *setkey.AddStatement, end lexer.Token) error {
-	ends, err := c.pair(s.Ends)
+	x, err := c.sa(s.SA)
 	if err != nil {
 		return err
 	}
-	satype, old := saType(s.Protocol)
-	spi, err := spi(s.SPI)
-	if err != nil {
-		return err
-	}
-	x, err := c.extensions(old, s.Extensions, ends.how)
-	if err != nil {
-		return err
-	}
-	alg, err := c.algorithms(s.Algorithms, old)
+	alg, err := c.algorithms(s.Algorithms, x.old)
 	if err != nil {
 		return err
 	}
@@ -225,9 +250,9 @@ func (c *compiler) add(s *setkey.AddStatement, end lexer.Token) error {
 	if s.Verb.Value == "update" {
 		t = pfkey.TypeUpdate
 	}
-	return ends.matches(end, func(src, dst *pfkey.Address) {
+	return x.ends.matches(end, func(src, dst *pfkey.Address) {
 		exts := make([]pfkey.Extension, 0, 8)
-		if alg.encryptKey != nil && satype != pfkey.SATypeIPComp {
+		if alg.encryptKey != nil && x.satype != pfkey.SATypeIPComp {
 			exts = append(exts, alg.encryptKey)
 		}
 		if alg.authKey != nil {
@@ -239,17 +264,17 @@ func (c *compiler) add(s *setkey.AddStatement, end lexer.Token) error {
 		if x.soft != 0 {
 			exts = append(exts, &pfkey.Lifetime{Kind: pfkey.ExtLifetimeSoft, AddTime: x.soft})
 		}
-		exts = x.appendSA(exts, spi, alg)
+		exts = x.appendSA(exts, alg)
 		exts = append(exts, x.nattExtensions()...)
-		c.send(t, satype, append(exts, src, dst)...)
+		c.send(t, x.satype, append(exts, src, dst)...)
 	})
 }
 
 // appendSA appends what says which SA, with its replay window.
-func (x *extensions) appendSA(exts []pfkey.Extension, spi uint32, alg *algorithms) []pfkey.Extension {
+func (x *sa) appendSA(exts []pfkey.Extension, alg *algorithms) []pfkey.Extension {
 	exts = append(exts,
 		&pfkey.SA{
-			SPI: spi, Replay: uint8(min(x.replay, math.MaxUint8)),
+			SPI: x.spi, Replay: uint8(min(x.replay, math.MaxUint8)),
 			Auth: alg.auth, Encrypt: alg.encrypt, Flags: x.flags | alg.flags,
 		},
 		&pfkey.SA2{Mode: x.mode, ReqID: x.reqid})
@@ -278,21 +303,12 @@ func (x *extensions) nattExtensions() []pfkey.Extension {
 }
 
 // one is get and delete.
-func (c *compiler) one(t pfkey.MsgType, words []lexer.Token, protocol, number lexer.Token,
-	list []*setkey.Extension, end lexer.Token) error {
-	ends, err := c.pair(words)
+func (c *compiler) one(t pfkey.MsgType, s *setkey.SA, end lexer.Token) error {
+	x, err := c.sa(s)
 	if err != nil {
 		return err
 	}
-	satype, old := saType(protocol)
-	spi, err := spi(number)
-	if err != nil {
-		return err
-	}
-	x, err := c.extensions(old, list, ends.how)
-	if err != nil {
-		return err
-	}
+	ends := x.ends
 	if missing(end) {
 		return errIncomplete
 	}
@@ -307,18 +323,18 @@ func (c *compiler) one(t pfkey.MsgType, words []lexer.Token, protocol, number le
 		c.warn(end, x.modePlace, "WARNING: mode is obsolete", "-m says nothing here: an SA is found without its mode")
 	}
 	return ends.matches(end, func(src, dst *pfkey.Address) {
-		c.send(t, satype, append(x.appendSA(nil, spi, &algorithms{}), src, dst)...)
+		c.send(t, x.satype, append(x.appendSA(nil, &algorithms{}), src, dst)...)
 	})
 }
 
 func (c *compiler) deleteAll(s *setkey.DeleteAllStatement, end lexer.Token) error {
-	ends, err := c.pair(s.Ends)
+	ends, _, err := c.pair(s.Ends)
 	if err != nil {
 		return err
 	}
 	if missing(end) {
 		return errIncomplete
 	}
-	satype, _ := saType(s.Protocol)
+	satype := saTypes[s.Protocol.Value]
 	return ends.matches(end, func(src, dst *pfkey.Address) { c.send(pfkey.TypeDelete, satype, src, dst) })
 }
