@@ -25,6 +25,7 @@ import (
 	"ifipsec/parser/ifconfig"
 	"ifipsec/parser/setkey"
 	"ifipsec/parser/setkey/compile"
+	"ifipsec/parser/setkey/lint"
 )
 
 // pages are the manual pages, NAME.SECTION.
@@ -352,6 +353,17 @@ func TestWordsOfLanguagesAreDocumented(t *testing.T) {
 
 // Each case in which setkey departs from FreeBSD's is named in a comment above
 // the item that describes it.
+// The warnings of setkey -n are part of what it promises.
+func TestWarningsAreDocumented(t *testing.T) {
+	t.Parallel()
+	page := read(t, "setkey.8")
+	for _, name := range lint.Names {
+		if !strings.Contains(page, ".It Cm "+name+"\n") {
+			t.Errorf("setkey.8 does not describe the warning %s", name)
+		}
+	}
+}
+
 func TestDeparturesAreDescribed(t *testing.T) {
 	t.Parallel()
 	file, err := os.ReadFile("../testdata/setkey/departures.json")

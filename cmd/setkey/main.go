@@ -93,6 +93,7 @@ type options struct {
 	verbose     bool        // -v
 	hexadecimal bool        // -h
 	check       bool        // -n: the script only
+	strict      bool        // -W: warnings fail it
 	scope       pfkey.Scope // -g, -t
 	timestamps  int         // the number of -x
 }
@@ -154,6 +155,8 @@ func parseArgs(args []string, stdin io.Reader) (o options, err error) {
 				o.hexadecimal = true
 			case 'n':
 				o.check = true
+			case 'W':
+				o.strict = true
 			case 'g':
 				o.scope |= pfkey.ScopeGlobal
 			case 't':
@@ -163,7 +166,7 @@ func parseArgs(args []string, stdin io.Reader) (o options, err error) {
 			}
 		}
 	}
-	if o.mode == modeNone || o.check && o.mode != modeScript {
+	if o.mode == modeNone || o.check && o.mode != modeScript || o.strict && !o.check {
 		return o, misuse
 	}
 	return o, nil

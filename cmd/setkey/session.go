@@ -93,7 +93,7 @@ func (s *session) complain(r *setkey.Reader, e *setkey.Error) {
 		fmt.Fprintf(s.out, "line %d: %s at [%s]\n", e.Line, e.Message, e.Shown)
 	}
 	s.out.Flush() // a failure comes again at the end
-	diagnose(s.stderr, r, e)
+	complain(s.stderr, r, e)
 }
 
 func (s *session) failed(errs []*setkey.Error) int {

@@ -2,6 +2,8 @@ package compile
 
 import (
 	"encoding/hex"
+	"strings"
+	"syscall"
 
 	"ifipsec/engine/algorithm"
 	"ifipsec/engine/pfkey"
@@ -70,7 +72,7 @@ func (c *compiler) encryption(words []lexer.Token, old bool, result *algorithms)
 		return err
 	}
 	if err := found.CheckKey(k.Bits); err != nil {
-		return fail(key, "Invalid key length", "%v", err)
+		return fail(key, "Invalid key length", "%s", lengthReason(err))
 	}
 	result.encrypt, result.encryptKey = found.ID, k
 	return nil
@@ -96,10 +98,16 @@ func authentication(words []lexer.Token, result *algorithms) error {
 		if found.ID == algorithm.AuthTCPMD5 {
 			message = "" // FreeBSD's setkey gives no reason
 		}
-		return fail(key, message, "%v", err)
+		return fail(key, message, "%s", lengthReason(err))
 	}
 	result.auth, result.authKey = found.ID, k
 	return nil
+}
+
+// lengthReason is why a key's length is wrong, without the errno that a database
+// would answer with.
+func lengthReason(err error) string {
+	return strings.TrimSuffix(err.Error(), ": "+syscall.EINVAL.Error())
 }
 
 // keyString reads a key. An odd number of hexadecimal digits gives a first
