@@ -53,7 +53,7 @@ type world struct {
 }
 
 func main() {
-	os.Exit(run(os.Args[1:], world{
+	os.Exit(run(hideScript(os.Args[1:]), world{
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		dial: dial, names: compile.System{}, now: time.Now, pid: uint32(os.Getpid()),
 		interfaceName: interfaceName,
