@@ -12,7 +12,7 @@ MAN      = $(DESTDIR)$(PREFIX)/share/man
 
 PROGRAMS = ifconfig-ipsec setkey ipsecd
 
-.PHONY: all build demo test ci fmt vet staticcheck test-race install clean deps deps-ci
+.PHONY: all build demo test ci fmt tidy vet staticcheck test-race install clean deps deps-ci
 .DEFAULT_GOAL := build
 
 all: build
@@ -27,10 +27,14 @@ demo: build
 test: deps
 	$(GO) test ./...
 
-ci: deps-ci fmt vet staticcheck test-race
+ci: deps-ci fmt tidy vet staticcheck test-race
 
 fmt:
 	@out=$$(gofmt -l .) && if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+
+# go.mod and go.sum say just what is used.
+tidy:
+	$(GO) mod tidy -diff
 
 vet:
 	$(GO) vet ./...
