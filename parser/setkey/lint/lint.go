@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"ifipsec/engine/algorithm"
@@ -48,45 +47,19 @@ type Warning struct {
 	Excerpt string
 }
 
-// Linter goes through a script, statement by statement, and keeps what the
-// databases would hold if they were empty before. The zero value is ready.
+// Linter goes through a script, statement by statement. The zero value is
+// ready.
 type Linter struct {
-	keys     map[[sha256.Size]byte]int // lines that have them; hashes, so that no key is kept
-	sas      map[uint32]*association   // by SPI
-	policies map[selector]int          // lines
-	ends     map[ends]bool             // that policies name
-	ranges   []policyRange             // selectors of policies of transport mode
-	found    []Warning
+	keys      map[[sha256.Size]byte]int // lines that have them; hashes, so that no key is kept
+	databases databases
+	found     []Warning
 }
-
-type association struct {
-	line    int
-	src     netip.Addr
-	dst     netip.Addr
-	mode    pfkey.Mode
-	reqid   uint32
-	warning Warning // to be given if nothing uses it
-}
-
-type selector struct {
-	dir              pfkey.Direction
-	src, dst         netip.Prefix
-	srcPort, dstPort uint16
-	proto            uint8
-}
-
-type ends struct{ src, dst netip.Addr }
-
-type policyRange struct{ src, dst netip.Prefix }
 
 // Statement looks at a statement that was compiled without an error and
 // returns what is unwise about it.
 func (l *Linter) Statement(r *setkey.Reader, s *setkey.Statement, result compile.Result) []Warning {
-	if l.sas == nil {
-		*l = Linter{
-			keys: map[[sha256.Size]byte]int{}, sas: map[uint32]*association{},
-			policies: map[selector]int{}, ends: map[ends]bool{},
-		}
+	if l.keys == nil {
+		*l = Linter{keys: map[[sha256.Size]byte]int{}, databases: newDatabases()}
 	}
 	l.found = nil
 	for i, m := range result.Messages {
@@ -94,17 +67,15 @@ func (l *Linter) Statement(r *setkey.Reader, s *setkey.Statement, result compile
 		case pfkey.TypeAdd:
 			l.add(r, s.Add, m, i == 0)
 		case pfkey.TypeDelete:
-			l.delete(m)
+			l.databases.delete(m)
 		case pfkey.TypeFlush:
-			clear(l.sas)
+			l.databases.flush(m.SAType)
 		case pfkey.TypeSPDAdd, pfkey.TypeSPDUpdate:
 			l.policy(r, s.SPDAdd, m)
 		case pfkey.TypeSPDDelete:
-			delete(l.policies, selectorOf(m))
+			delete(l.databases.policies, selectorOf(m))
 		case pfkey.TypeSPDFlush:
-			clear(l.policies)
-			clear(l.ends)
-			l.ranges = nil
+			clear(l.databases.policies)
 		}
 	}
 	return l.found
@@ -137,15 +108,17 @@ func (l *Linter) add(r *setkey.Reader, s *setkey.AddStatement, m *pfkey.Message,
 			l.warn(r, s.Verb, Lifetimes, "the soft lifetime of %d s is not before the hard one of %d s", soft.AddTime, hard.AddTime)
 		}
 	}
-	if other := l.sas[sa.SPI]; other != nil && m.SAType != pfkey.SATypeTCPSignature {
-		l.warn(r, spi, DuplicateSPI, "line %d has this SPI, and a second one will be refused: File exists", other.line)
+	if other := l.databases.spis[sa.SPI]; other != nil {
+		if m.SAType != pfkey.SATypeTCPSignature { // which gets another SPI
+			l.warn(r, spi, DuplicateSPI, "line %d has this SPI, and a second one will be refused: File exists", other.line)
+		}
 		return
 	}
 	sa2 := pfkey.Find[*pfkey.SA2](m)
-	l.sas[sa.SPI] = &association{
-		line: s.Verb.Pos.Line, src: m.Src().Addr.Addr(), dst: m.Dst().Addr.Addr(), mode: sa2.Mode, reqid: sa2.ReqID,
+	l.databases.insert(sa.SPI, &association{
+		pair: pairOf(m), line: s.Verb.Pos.Line, mode: sa2.Mode, reqid: sa2.ReqID,
 		warning: warning(r, s.Verb, UnusedSA, "no policy in this script asks for this SA, and without a reqid (-u) no interface does"),
-	}
+	})
 }
 
 // algorithms looks at an SA's algorithms and keys.
@@ -178,9 +151,10 @@ func (l *Linter) algorithms(r *setkey.Reader, s *setkey.AddStatement, m *pfkey.M
 			l.warn(r, k.tokens[1], PrintableKey, "a key of printable characters has far fewer values than its length: use random octets")
 		}
 	}
-	// CBC takes a random IV, but a counter that starts again does not forgive.
+	// CBC takes a random IV, but a counter that starts again does not forgive;
+	// AES counts alike in CTR and in GCM.
 	if key := m.KeyEncrypt(); key != nil && enc != nil && enc.SaltBits > 0 {
-		hash := sha256.Sum256(append([]byte{sa.Encrypt}, key.Key...))
+		hash := sha256.Sum256(key.Key)
 		if line, used := l.keys[hash]; used {
 			l.warn(r, s.Algorithms.Encryption[1], ReusedKey,
 				"line %d has this key too, and %s does not survive two SAs with one key", line, enc.Name)
@@ -194,64 +168,26 @@ func printable(key []byte) bool {
 	return bytes.IndexFunc(key, func(c rune) bool { return c < ' ' || c > '~' }) < 0
 }
 
-func (l *Linter) delete(m *pfkey.Message) {
-	if sa := pfkey.Find[*pfkey.SA](m); sa != nil {
-		delete(l.sas, sa.SPI)
-		return
-	}
-	for spi, sa := range l.sas {
-		if sa.src == m.Src().Addr.Addr() && sa.dst == m.Dst().Addr.Addr() {
-			delete(l.sas, spi)
-		}
-	}
-}
-
-func selectorOf(m *pfkey.Message) selector {
-	src, dst := m.Src(), m.Dst()
-	return selector{
-		dir: pfkey.Find[*pfkey.Policy](m).Dir,
-		src: netip.PrefixFrom(src.Addr.Addr(), int(src.PrefixLen)), srcPort: src.Addr.Port(),
-		dst: netip.PrefixFrom(dst.Addr.Addr(), int(dst.PrefixLen)), dstPort: dst.Addr.Port(),
-		proto: src.Proto,
-	}
-}
-
 func (l *Linter) policy(r *setkey.Reader, s *setkey.SPDAddStatement, m *pfkey.Message) {
 	about := selectorOf(m)
-	if line, there := l.policies[about]; there && m.Type == pfkey.TypeSPDAdd {
-		l.warn(r, s.Verb, DuplicatePolicy, "line %d has a policy for the same packets, and a second one will be refused: File exists", line)
+	if other := l.databases.policies[about]; other != nil && m.Type == pfkey.TypeSPDAdd {
+		l.warn(r, s.Verb, DuplicatePolicy, "line %d has a policy for the same packets, and a second one will be refused: File exists", other.line)
 		return
 	}
-	l.policies[about] = s.Verb.Pos.Line
-	for _, request := range pfkey.Find[*pfkey.Policy](m).Requests {
-		if request.Src.IsValid() {
-			l.ends[ends{request.Src.Addr(), request.Dst.Addr()}] = true
-		} else {
-			l.ranges = append(l.ranges, policyRange{about.src, about.dst})
-		}
-	}
+	l.databases.policies[about] = &policy{s.Verb.Pos.Line, pfkey.Find[*pfkey.Policy](m).Requests}
 }
 
 // End returns what the whole script shows: SAs that nothing in it uses, in the
 // order of their lines.
 func (l *Linter) End() []Warning {
+	users := l.databases.users()
 	var unused []Warning
-	for _, sa := range l.sas {
-		// Interfaces find their SAs by the reqid, and are not in scripts.
-		if sa.reqid == 0 && !l.used(sa) {
+	for _, sa := range l.databases.spis {
+		if !users.use(sa) {
 			unused = append(unused, sa.warning)
 		}
 	}
 	slices.SortFunc(unused, func(a, b Warning) int { return a.Pos.Offset - b.Pos.Offset })
 	// Several SAs of one statement are one warning.
 	return slices.CompactFunc(unused, func(a, b Warning) bool { return a.Pos == b.Pos })
-}
-
-func (l *Linter) used(sa *association) bool {
-	if sa.mode != pfkey.ModeTransport && l.ends[ends{sa.src, sa.dst}] {
-		return true
-	}
-	return sa.mode != pfkey.ModeTunnel && slices.ContainsFunc(l.ranges, func(p policyRange) bool {
-		return p.src.Contains(sa.src) && p.dst.Contains(sa.dst)
-	})
 }
