@@ -43,17 +43,51 @@ type DeleteStatement struct {
 }
 
 // SA says which SA: its ends, its protocol and its SPI; and what else there is
-// to say of it: options, each with its values. -natt is UDP encapsulation
-// (RFC 3948): the original addresses, and the ports.
+// to say of it.
 type SA struct {
-	Name       []lexer.Token `parser:"@( AddrFlags* Word Word Protocol? ( Decimal | Hex ) )"`
-	Extensions []lexer.Token `parser:"@( ( Number Decimal | '-m':Option ( Mode | Any ) | '-f':Option Flag | '-esn':Option | '-hwif':Option Word | '-natt':Option Word LBracket Decimal RBracket Word LBracket Decimal RBracket )* )"`
+	Ends       Ends         `parser:"@@"`
+	Protocol   lexer.Token  `parser:"( @Protocol )?"`
+	SPI        lexer.Token  `parser:"@( Decimal | Hex )"`
+	Extensions []*Extension `parser:"@@*"`
+}
+
+// Ends are the source and the destination of an SA, after flags that say how
+// names are looked up.
+type Ends struct {
+	Flags []lexer.Token `parser:"@( AddrFlags* )"`
+	Src   lexer.Token   `parser:"@Word"`
+	Dst   lexer.Token   `parser:"@Word"`
+}
+
+// Extension is one of what else there is to say of an SA.
+type Extension struct {
+	Number *NumberExtension `parser:"  @@"`
+	Mode   lexer.Token      `parser:"| '-m':Option @( Mode | Any )"`
+	Flag   lexer.Token      `parser:"| '-f':Option @Flag"`
+	NATT   *NATT            `parser:"| '-natt':Option @@"`
+	ESN    bool             `parser:"| @'-esn':Option"`
+	HWIF   lexer.Token      `parser:"| '-hwif':Option @Word"`
+}
+
+// NumberExtension is an option with a decimal number: -u, -r, -lh, -ls or
+// -natt_mtu.
+type NumberExtension struct {
+	Option lexer.Token `parser:"@Number"`
+	Value  lexer.Token `parser:"@Decimal"`
+}
+
+// NATT is UDP encapsulation (RFC 3948): the original addresses, and the ports.
+type NATT struct {
+	Src     lexer.Token `parser:"@Word"`
+	SrcPort lexer.Token `parser:"LBracket @Decimal RBracket"`
+	Dst     lexer.Token `parser:"@Word"`
+	DstPort lexer.Token `parser:"LBracket @Decimal RBracket"`
 }
 
 // DeleteAllStatement removes all SAs between two addresses.
 type DeleteAllStatement struct {
-	Ends     []lexer.Token `parser:"'deleteall':Statement @( AddrFlags* Word Word )"`
-	Protocol lexer.Token   `parser:"( @Protocol )?"`
+	Ends     Ends        `parser:"'deleteall':Statement @@"`
+	Protocol lexer.Token `parser:"( @Protocol )?"`
 }
 
 // FlushStatement removes all SAs of a protocol, or all.

@@ -19,25 +19,21 @@ type pair struct {
 	how                lookup // as the flags say
 }
 
-// pair reads flags and two addresses, and returns what comes after them.
-func (c *compiler) pair(words []lexer.Token) (pair, []lexer.Token, error) {
-	flags := 0
-	for flags < len(words) && words[flags].Value[0] == '-' {
-		flags++
+// pair looks up two ends.
+func (c *compiler) pair(e *setkey.Ends) (pair, error) {
+	how := lookups(e.Flags)
+	if missing(e.Src) {
+		return pair{}, errIncomplete
 	}
-	how, words := lookups(words[:flags]), words[flags:]
-	if len(words) == 0 {
-		return pair{}, nil, errIncomplete
-	}
-	src, err := c.end(words[0], how)
+	src, err := c.end(e.Src, how)
 	if err != nil {
-		return pair{}, nil, err
+		return pair{}, err
 	}
-	if len(words) == 1 {
-		return pair{}, nil, errIncomplete
+	if missing(e.Dst) {
+		return pair{}, errIncomplete
 	}
-	dst, err := c.end(words[1], how)
-	return pair{src, dst, words[0].Pos, words[1].Pos, how}, words[2:], err
+	dst, err := c.end(e.Dst, how)
+	return pair{src, dst, e.Src.Pos, e.Dst.Pos, how}, err
 }
 
 func (c *compiler) end(word lexer.Token, how lookup) ([]netip.Addr, error) {
@@ -119,65 +115,60 @@ func (c *compiler) sa(s *setkey.SA) (*sa, error) {
 	if s == nil {
 		return nil, errIncomplete
 	}
-	ends, words, err := c.pair(s.Name)
+	ends, err := c.pair(&s.Ends)
 	if err != nil {
 		return nil, err
 	}
-	result := &sa{ends: ends}
-	x := &extensions{flags: pfkey.SAFlagCyclic}
-	if len(words) > 0 {
-		if satype, ok := saTypes[words[0].Value]; ok {
-			result.satype, x.old = satype, isOld(words[0])
-			words = words[1:]
-		}
+	result := &sa{ends: ends, extensions: &extensions{flags: pfkey.SAFlagCyclic}}
+	if !missing(s.Protocol) {
+		result.satype, result.old = saTypes[s.Protocol.Value], isOld(s.Protocol)
 	}
-	if len(words) == 0 {
+	if missing(s.SPI) {
 		return nil, errIncomplete
 	}
-	if result.spi, err = spi(words[0]); err != nil {
+	if result.spi, err = spi(s.SPI); err != nil {
 		return nil, err
 	}
-	if x.old {
-		x.flags |= pfkey.SAFlagOld
+	if result.old {
+		result.flags |= pfkey.SAFlagOld
 	}
-	result.extensions = x
-	for words := s.Extensions; len(words) > 0; {
-		// Only options begin with a hyphen.
-		n := 1
-		for n < len(words) && words[n].Value[0] != '-' {
-			n++
-		}
-		if err := c.extension(x, words[0].Value, words[1:n], ends.how); err != nil {
+	for _, e := range s.Extensions {
+		if err := c.extension(result.extensions, e, ends.how); err != nil {
 			return nil, err
 		}
-		words = words[n:]
 	}
 	return result, nil
 }
 
-func (c *compiler) extension(x *extensions, option string, values []lexer.Token, how lookup) (err error) {
-	switch option {
-	case "-esn":
-		x.flags |= pfkey.SAFlagESN
-		return nil
-	case "-natt":
-		x.natt, err = c.natt(values, how)
-		return err
-	}
-	if len(values) == 0 {
-		return errIncomplete
-	}
-	value, n := values[0], uint64(0)
-	switch option {
-	case "-m":
-		x.mode, x.modePlace = modes[value.Value], value.Pos
-	case "-f":
-		if value.Value == "nocyclic-seq" {
+func (c *compiler) extension(x *extensions, e *setkey.Extension, how lookup) (err error) {
+	switch {
+	case e.Number != nil:
+		return c.numberExtension(x, e.Number)
+	case !missing(e.Mode):
+		x.mode, x.modePlace = modes[e.Mode.Value], e.Mode.Pos
+	case !missing(e.Flag):
+		if e.Flag.Value == "nocyclic-seq" {
 			x.flags &^= pfkey.SAFlagCyclic
 		}
-		x.flags |= padding[value.Value]
-	case "-hwif":
+		x.flags |= padding[e.Flag.Value]
+	case e.NATT != nil:
+		x.natt, err = c.natt(e.NATT, how)
+	case e.ESN:
+		x.flags |= pfkey.SAFlagESN
+	case !missing(e.HWIF):
 		// FreeBSD's setkey takes it and does not send it.
+	default:
+		return errIncomplete
+	}
+	return err
+}
+
+func (c *compiler) numberExtension(x *extensions, e *setkey.NumberExtension) (err error) {
+	if missing(e.Value) {
+		return errIncomplete
+	}
+	value, n := e.Value, uint64(0)
+	switch e.Option.Value {
 	case "-u":
 		n, err = number(value, 32, "a reqid")
 		x.reqid = uint32(n)
@@ -208,24 +199,24 @@ func (c *compiler) replay(value lexer.Token) uint32 {
 	return uint32(min(n, math.MaxUint32>>3))
 }
 
-// natt reads SRC [ PORT ] DST [ PORT ].
-func (c *compiler) natt(words []lexer.Token, how lookup) (*natt, error) {
+func (c *compiler) natt(e *setkey.NATT, how lookup) (*natt, error) {
 	var n natt
-	for i, end := range []struct {
-		addr *netip.Addr
-		port *uint16
-	}{{&n.src, &n.srcPort}, {&n.dst, &n.dstPort}} {
-		if len(words) <= 4*i {
+	for _, end := range []struct {
+		word, number lexer.Token
+		addr         *netip.Addr
+		port         *uint16
+	}{{e.Src, e.SrcPort, &n.src, &n.srcPort}, {e.Dst, e.DstPort, &n.dst, &n.dstPort}} {
+		if missing(end.word) {
 			return nil, errIncomplete
 		}
-		addrs, err := c.end(words[4*i], how)
+		addrs, err := c.end(end.word, how)
 		if err != nil {
 			return nil, err
 		}
-		if len(words) <= 4*i+2 {
+		if missing(end.number) {
 			return nil, errIncomplete
 		}
-		port, err := number(words[4*i+2], 16, "a port")
+		port, err := number(end.number, 16, "a port")
 		if err != nil {
 			return nil, err
 		}
@@ -328,7 +319,7 @@ func (c *compiler) one(t pfkey.MsgType, s *setkey.SA, end lexer.Token) error {
 }
 
 func (c *compiler) deleteAll(s *setkey.DeleteAllStatement, end lexer.Token) error {
-	ends, _, err := c.pair(s.Ends)
+	ends, err := c.pair(&s.Ends)
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func warning(r *setkey.Reader, at lexer.Token, name, format string, args ...any)
 // first stands for all in what does not depend on the addresses.
 func (l *Linter) add(r *setkey.Reader, s *setkey.AddStatement, m *pfkey.Message, first bool) {
 	sa := pfkey.Find[*pfkey.SA](m)
-	spi := s.SA.Name[len(s.SA.Name)-1]
+	spi := s.SA.SPI
 	if first {
 		l.algorithms(r, s, m, sa)
 		if m.SAType == pfkey.SATypeESP || m.SAType == pfkey.SATypeAH {
