@@ -43,9 +43,19 @@ type selector struct {
 	proto            uint8
 }
 
+// reverse is the selector of the answers.
+func (s selector) reverse() selector {
+	dir := pfkey.DirIn
+	if s.dir == pfkey.DirIn {
+		dir = pfkey.DirOut
+	}
+	return selector{dir: dir, src: s.dst, dst: s.src, srcPort: s.dstPort, dstPort: s.srcPort, proto: s.proto}
+}
+
 type policy struct {
 	line     int
 	requests []pfkey.Request
+	warning  Warning // to be given if there is none for the other way
 }
 
 func pairOf(m *pfkey.Message) pair {

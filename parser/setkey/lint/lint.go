@@ -30,12 +30,13 @@ const (
 	DuplicateSPI    = "duplicate-spi"    // an SPI can be in the database once
 	DuplicatePolicy = "duplicate-policy" // and so can a selector, in each direction
 	UnusedSA        = "unused-sa"        // an SA that no policy asks for
+	OneWay          = "one-way"          // a policy for packets one way and none for the other
 )
 
 // Names lists the warnings.
 var Names = []string{
 	Unauthenticated, Obsolete, PrintableKey, ReusedKey, NoReplayWindow,
-	Lifetimes, ReservedSPI, DuplicateSPI, DuplicatePolicy, UnusedSA,
+	Lifetimes, ReservedSPI, DuplicateSPI, DuplicatePolicy, UnusedSA, OneWay,
 }
 
 // Warning is one thing that is unwise.
@@ -174,20 +175,28 @@ func (l *Linter) policy(r *setkey.Reader, s *setkey.SPDAddStatement, m *pfkey.Me
 		l.warn(r, s.Verb, DuplicatePolicy, "line %d has a policy for the same packets, and a second one will be refused: File exists", other.line)
 		return
 	}
-	l.databases.policies[about] = &policy{s.Verb.Pos.Line, pfkey.Find[*pfkey.Policy](m).Requests}
+	l.databases.policies[about] = &policy{
+		line: s.Verb.Pos.Line, requests: pfkey.Find[*pfkey.Policy](m).Requests,
+		warning: warning(r, s.Verb, OneWay, "no policy in this script is for the packets the other way, direction %v", about.reverse().dir),
+	}
 }
 
-// End returns what the whole script shows: SAs that nothing in it uses, in the
-// order of their lines.
+// End returns what the whole script shows: SAs that nothing in it uses and
+// policies for one way, in the order of their lines.
 func (l *Linter) End() []Warning {
 	users := l.databases.users()
-	var unused []Warning
+	var found []Warning
 	for _, sa := range l.databases.spis {
 		if !users.use(sa) {
-			unused = append(unused, sa.warning)
+			found = append(found, sa.warning)
 		}
 	}
-	slices.SortFunc(unused, func(a, b Warning) int { return a.Pos.Offset - b.Pos.Offset })
+	for about, p := range l.databases.policies {
+		if len(p.requests) > 0 && l.databases.policies[about.reverse()] == nil {
+			found = append(found, p.warning)
+		}
+	}
+	slices.SortFunc(found, func(a, b Warning) int { return a.Pos.Offset - b.Pos.Offset })
 	// Several SAs of one statement are one warning.
-	return slices.CompactFunc(unused, func(a, b Warning) bool { return a.Pos == b.Pos })
+	return slices.CompactFunc(found, func(a, b Warning) bool { return a.Pos == b.Pos })
 }
