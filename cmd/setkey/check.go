@@ -18,6 +18,7 @@ import (
 func check(o options, w world) int {
 	r := setkey.NewReader(o.filename, o.script)
 	var linter lint.Linter
+	names := lint.Local{Names: w.names}
 	failures, warnings := 0, 0
 	warn := func(found []lint.Warning) {
 		for _, f := range found {
@@ -35,8 +36,12 @@ func check(o options, w world) int {
 			fmt.Fprintf(w.stderr, "setkey: %v\n", err)
 			return exitRead
 		}
-		result := compile.Statement(r, statement, syntax, w.names)
+		result := compile.Statement(r, statement, syntax, &names)
 		for _, e := range result.Errors {
+			if found, unresolved := names.Unresolved(r, e); unresolved {
+				warn([]lint.Warning{found})
+				continue
+			}
 			complain(w.stderr, r, e)
 			if e.Warning {
 				warnings++

@@ -31,12 +31,13 @@ const (
 	DuplicatePolicy = "duplicate-policy" // and so can a selector, in each direction
 	UnusedSA        = "unused-sa"        // an SA that no policy asks for
 	OneWay          = "one-way"          // a policy for packets one way and none for the other
+	UnresolvedName  = "unresolved-name"  // a host that only the network may know
 )
 
 // Names lists the warnings.
 var Names = []string{
 	Unauthenticated, Obsolete, PrintableKey, ReusedKey, NoReplayWindow,
-	Lifetimes, ReservedSPI, DuplicateSPI, DuplicatePolicy, UnusedSA, OneWay,
+	Lifetimes, ReservedSPI, DuplicateSPI, DuplicatePolicy, UnusedSA, OneWay, UnresolvedName,
 }
 
 // Warning is one thing that is unwise.
