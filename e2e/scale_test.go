@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ifipsec/e2e/lab"
+	"ifipsec/e2e/lab/programs"
 )
 
 // The time for a line of a script, and for an SA of a dump, does not grow with
@@ -18,7 +19,7 @@ import (
 func TestScriptsOfManyLines(t *testing.T) {
 	const few, rounds, slack = 1_000, 3, 1.3
 	many := 100_000
-	if raceEnabled {
+	if programs.Race {
 		many = 20_000 // the detector makes everything some ten times slower
 	}
 	h := newHost(t, "hostA")

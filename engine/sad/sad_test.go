@@ -109,6 +109,7 @@ func TestAddRefuses(t *testing.T) {
 		"no type":                      {func(s *Spec) { s.SAType = pfkey.SATypeUnspec }, syscall.EPROTONOSUPPORT},
 		"unknown type":                 {func(s *Spec) { s.SAType = 5 }, syscall.EINVAL},
 		"no source":                    {func(s *Spec) { s.Src = netip.Addr{} }, syscall.EINVAL},
+		"mode of Linux":                {func(s *Spec) { s.Mode = 3 }, syscall.EINVAL},
 		"two families":                 {func(s *Spec) { s.Dst = host6 }, syscall.EINVAL},
 		"short key":                    {func(s *Spec) { s.EncryptKey = s.EncryptKey[1:] }, syscall.EINVAL},
 		"long key":                     {func(s *Spec) { s.EncryptKey = make([]byte, 33) }, syscall.EINVAL},

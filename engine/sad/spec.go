@@ -74,6 +74,16 @@ func (s *Spec) checkEndpoints() error {
 	if s.Src.Is4() != s.Dst.Is4() {
 		return invalid("source %v and destination %v are of different families", s.Src, s.Dst)
 	}
+	return s.checkMode()
+}
+
+// checkMode finds fault with a mode that no packet can have, such as Linux's
+// BEET. FreeBSD takes any, and the SA is of no use. The mode of a TCP-MD5 SA
+// means nothing.
+func (s *Spec) checkMode() error {
+	if s.Mode > pfkey.ModeTunnel && s.SAType != pfkey.SATypeTCPSignature {
+		return invalid("mode %v, want any, transport or tunnel", s.Mode)
+	}
 	return nil
 }
 
