@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -166,5 +167,39 @@ func TestLargeDatagram(t *testing.T) {
 		if err != nil || !bytes.Equal(received[:n], sent) {
 			t.Errorf("to %v: received %d bytes (%v), want the %d that were sent", to, n, err, len(sent))
 		}
+	}
+}
+
+// Endpoints that mean something on one link only are told apart by the link,
+// which has one name in every command and keeps it when others are renamed.
+func TestLinkLocalEndpoints(t *testing.T) {
+	t.Parallel()
+	a, b := newPair(t)
+	for h, address := range map[*lab.Host]string{a: "fe80::3/64", b: "fe80::5/64"} {
+		if err := h.AddAddr("eth0", netip.MustParsePrefix(address)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tn := newTunnel(0)
+	tn.outerA, tn.outerB = netip.MustParseAddr("fe80::3%eth0"), netip.MustParseAddr("fe80::5%eth0")
+	tn.setUp(t, a, b)
+	const shown = "\ttunnel inet6 fe80::3%eth0 --> fe80::5%eth0\n"
+	if status := output(t, a, "ifconfig ipsec0"); !strings.Contains(status, shown) || !strings.Contains(status, "RUNNING") {
+		t.Errorf("ifconfig shows\n%s\nwant RUNNING and %q", status, shown)
+	}
+	for i := range tn.innerB {
+		reaches(t, a, tn.innerB[i])
+		reaches(t, b, tn.innerA[i])
+	}
+	const policy = "esp/tunnel/fe80::3%eth0-fe80::5%eth0/unique:"
+	if policies := output(t, a, "setkey -DP"); strings.Count(policies, policy) != 2 {
+		t.Errorf("setkey -DP shows\n%s\nwant twice %q", policies, policy)
+	}
+	if _, err := a.Command(t.Context(), "ifconfig", "ipsec1", "create"); err != nil {
+		t.Fatal(err)
+	}
+	const absent = "ifconfig ipsec1 inet6 tunnel fe80::3%eth7 fe80::5%eth7"
+	if r := shell(t, a, absent); r.Exit == 0 || !strings.Contains(r.Stderr, "eth7") {
+		t.Errorf("a tunnel on a link that is not there: %+v, want an error that names it", r)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"syscall"
 
 	"ifipsec/engine/control"
@@ -68,9 +69,44 @@ func (e *Engine) forget(ifp ifnet.Interface) {
 
 // SetTunnel implements [control.Handler].
 func (e *Engine) SetTunnel(r control.SetTunnelRequest) error {
+	src, err := e.numbered(r.Src)
+	if err != nil {
+		return err
+	}
+	dst, err := e.numbered(r.Dst)
+	if err != nil {
+		return err
+	}
 	return e.retunnel(r.Name, func() (ifnet.Interface, error) {
-		return e.ifs.SetTunnel(r.Name, r.Src, r.Dst)
+		return e.ifs.SetTunnel(r.Name, src, dst)
 	})
+}
+
+// numbered replaces a link's name in an address by the link's number. Inside,
+// all zones are numbers, as PF_KEY has them: names change.
+func (e *Engine) numbered(a netip.Addr) (netip.Addr, error) {
+	if _, err := strconv.ParseUint(a.Zone(), 10, 32); err == nil || a.Zone() == "" {
+		return a, nil
+	}
+	link, err := e.host.Link(a.Zone())
+	if err != nil {
+		return a, fmt.Errorf("%v: %w", a, err)
+	}
+	return a.WithZone(strconv.Itoa(link.Index)), nil
+}
+
+// named is the reverse of numbered, for people. The number of a link that is
+// gone stays.
+func (e *Engine) named(a netip.Addr) netip.Addr {
+	index, err := strconv.Atoi(a.Zone())
+	if err != nil {
+		return a
+	}
+	name, err := e.host.LinkName(index)
+	if err != nil {
+		return a
+	}
+	return a.WithZone(name)
 }
 
 // DeleteTunnel implements [control.Handler].
@@ -345,7 +381,7 @@ func (e *Engine) Interfaces(r control.InterfacesRequest) (control.InterfacesResu
 		if err != nil {
 			return control.InterfacesResult{}, err
 		}
-		result.Interfaces = append(result.Interfaces, status(ifp, link))
+		result.Interfaces = append(result.Interfaces, e.status(ifp, link))
 	}
 	return result, nil
 }
@@ -372,7 +408,7 @@ func (e *Engine) Statistics(control.StatisticsRequest) (control.StatisticsResult
 
 // status is an interface as ifconfig shows it: what Linux's link has and what
 // only the table knows.
-func status(ifp ifnet.Interface, link host.Link) control.Interface {
+func (e *Engine) status(ifp ifnet.Interface, link host.Link) control.Interface {
 	s := control.Interface{
 		Name:        ifp.Name,
 		Flags:       control.FlagPointToPoint | control.FlagMulticast,
@@ -392,7 +428,7 @@ func status(ifp ifnet.Interface, link host.Link) control.Interface {
 		s.Flags |= control.FlagRunning
 	}
 	if ifp.HasTunnel() {
-		s.Tunnel = &control.Tunnel{Src: ifp.Src, Dst: ifp.Dst}
+		s.Tunnel = &control.Tunnel{Src: e.named(ifp.Src), Dst: e.named(ifp.Dst)}
 	}
 	for _, a := range link.Addresses {
 		shown := control.Address{Addr: a.Local, Bits: a.Bits, Peer: a.Peer}

@@ -3,7 +3,8 @@ package dataplane
 import (
 	"fmt"
 	"net/netip"
-	"time"
+	"strconv"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -33,10 +34,11 @@ type raw6Sender struct {
 func (r raw6) sender(p path, batch int) (sender, error) {
 	var scope uint32
 	if zone := p.dst.Zone(); zone != "" {
-		var err error
-		if scope, err = r.linkIndex(zone); err != nil {
-			return nil, fmt.Errorf("send to %v: %w", p.dst, err)
+		n, err := strconv.ParseUint(zone, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("send to %v: the zone is not the number of a link: %w", p.dst, syscall.EINVAL)
 		}
+		scope = uint32(n)
 	}
 	s := &raw6Sender{messages: newMessages(r.socket, batch), classed: make([]control, batch)}
 	to := &unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: p.dst.As16(), Scope_id: scope}
@@ -74,7 +76,6 @@ func (r raw6) receiver() receiver {
 		arrivals: newArrivals(),
 		from:     make([]unix.RawSockaddrInet6, batchIn),
 		controls: make([]control, batchIn),
-		zone:     zone{socket: r.socket},
 	}
 	for i := range in.arrivals {
 		m.setBuffer(i, in.arrivals[i].buf[headroomIn:])
@@ -112,10 +113,10 @@ func (r *raw6Receiver) ancillary(a *arrival, c control) {
 			info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0]))
 			a.dst = netip.AddrFrom16(info.Addr)
 			if a.dst.IsLinkLocalUnicast() {
-				a.dst = a.dst.WithZone(r.zone.name(info.Ifindex))
+				a.dst = a.dst.WithZone(r.zone.of(info.Ifindex))
 			}
 			if a.src.IsLinkLocalUnicast() {
-				a.src = a.src.WithZone(r.zone.name(info.Ifindex))
+				a.src = a.src.WithZone(r.zone.of(info.Ifindex))
 			}
 		case h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_TCLASS && len(data) >= 4:
 			a.class = uint8(*(*int32)(unsafe.Pointer(&data[0])))
@@ -124,51 +125,15 @@ func (r *raw6Receiver) ancillary(a *arrival, c control) {
 	}
 }
 
-// zone knows a link's name for a second, for it can be renamed.
+// zone remembers the zone of the last link, so that a packet allocates none.
 type zone struct {
-	socket *socket
-	index  uint32
-	read   time.Time
-	link   string
+	link uint32
+	text string
 }
 
-func (z *zone) name(index uint32) string {
-	if z.index != index || time.Since(z.read) > time.Second {
-		z.index, z.read = index, time.Now()
-		z.link = z.socket.linkName(index)
+func (z *zone) of(link uint32) string {
+	if z.link != link || z.text == "" {
+		z.link, z.text = link, strconv.FormatUint(uint64(link), 10)
 	}
-	return z.link
-}
-
-// linkIndex finds a link in the socket's network namespace.
-func (s *socket) linkIndex(name string) (uint32, error) {
-	request, err := unix.NewIfreq(name)
-	if err == nil {
-		err = s.ioctl(unix.SIOCGIFINDEX, request)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("link %s: %w", name, err)
-	}
-	return request.Uint32(), nil
-}
-
-// linkName returns the name of a link in the socket's network namespace, none
-// if the link is gone.
-func (s *socket) linkName(index uint32) string {
-	request, err := unix.NewIfreq("")
-	if err != nil {
-		return ""
-	}
-	request.SetUint32(index)
-	if s.ioctl(unix.SIOCGIFNAME, request) != nil {
-		return ""
-	}
-	return request.Name()
-}
-
-func (s *socket) ioctl(request uint, value *unix.Ifreq) (err error) {
-	if e := s.conn.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), request, value) }); e != nil {
-		return s.gone(e)
-	}
-	return err
+	return z.text
 }

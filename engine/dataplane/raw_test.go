@@ -3,6 +3,7 @@ package dataplane
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -78,7 +79,7 @@ func inHosts(t *testing.T, mtu int, steps ...func(h int) error) {
 var (
 	four      = [2]netip.Addr{addrA, addrB}
 	six       = [2]netip.Addr{netip.MustParseAddr("2001:db8::3"), netip.MustParseAddr("2001:db8::5")}
-	linkLocal = [2]netip.Addr{netip.MustParseAddr("fe80::3%veth0"), netip.MustParseAddr("fe80::5%veth0")}
+	linkLocal = [2]netip.Addr{netip.MustParseAddr("fe80::3%2"), netip.MustParseAddr("fe80::5%2")}
 )
 
 // address gives host h its addresses, in its namespace.
@@ -89,6 +90,9 @@ func address(h int) error {
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return err
+	}
+	if link.Attrs().Index != 2 {
+		return fmt.Errorf("veth0 has the number %d, want 2, as in the addresses' zones", link.Attrs().Index)
 	}
 	for _, a := range []netip.Addr{four[h], six[h], linkLocal[h]} {
 		bits := 64

@@ -16,7 +16,7 @@ import (
 
 // Settings is what a tunnel is to do.
 type Settings struct {
-	Src, Dst netip.Addr // outer endpoints, ours and the peer's; link-local ones with the link's name as zone
+	Src, Dst netip.Addr // outer endpoints, ours and the peer's; link-local ones with the link's number as zone
 	ReqID    uint32     // of the SAs that serve the tunnel
 	Mark     uint32     // firewall mark (SO_MARK) of the outer packets, 0 for none; routing rules can choose a table by it
 	Running  bool       // Src is an address of this host

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -34,7 +35,7 @@ func Open() (*Host, error) {
 func (h *Host) Close() { h.netlink.Close() }
 
 // LocalAddrs returns the addresses that the host can send from and receive at.
-// A link-local IPv6 address has the name of its link as zone. An IPv6 address
+// A link-local IPv6 address has the number of its link as zone. An IPv6 address
 // that is still being probed for duplicates (RFC 4862, section 5.4) is not one
 // yet.
 func (h *Host) LocalAddrs() (map[netip.Addr]struct{}, error) {
@@ -42,18 +43,10 @@ func (h *Host) LocalAddrs() (map[netip.Addr]struct{}, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the host's addresses: %w", err)
 	}
-	links, err := h.linkList()
-	if err != nil {
-		return nil, err
-	}
-	names := make(map[int]string, len(links))
-	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
-	}
 	local := make(map[netip.Addr]struct{}, len(addrs))
 	for _, a := range addrs {
 		if ip, ok := netip.AddrFromSlice(a.IP); ok && !unusable(a.Flags) {
-			local[scoped(ip.Unmap(), names[a.LinkIndex])] = struct{}{}
+			local[scoped(ip.Unmap(), a.LinkIndex)] = struct{}{}
 		}
 	}
 	return local, nil
@@ -66,10 +59,10 @@ func unusable(flags int) bool {
 		flags&unix.IFA_F_TENTATIVE != 0 && flags&unix.IFA_F_OPTIMISTIC == 0
 }
 
-// scoped gives a link-local IPv6 address its link as zone.
-func scoped(a netip.Addr, link string) netip.Addr {
+// scoped gives a link-local IPv6 address the number of its link as zone.
+func scoped(a netip.Addr, link int) netip.Addr {
 	if a.Is6() && a.IsLinkLocalUnicast() {
-		return a.WithZone(link)
+		return a.WithZone(strconv.Itoa(link))
 	}
 	return a
 }

@@ -2,11 +2,13 @@ package host
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -298,9 +300,17 @@ func TestLocalAddrs(t *testing.T) {
 		check(t, h.AddAddress("ipsec0", Address{Local: netip.MustParseAddr("fe80::3"), Bits: 64}))
 		got, err := h.LocalAddrs()
 		check(t, err)
+		link, err := h.Link("ipsec0")
+		check(t, err)
 		want := map[netip.Addr]struct{}{}
-		for _, a := range []string{"127.0.0.1", "::1", "172.16.0.3", "fe80::3%ipsec0"} {
+		for _, a := range []string{"127.0.0.1", "::1", "172.16.0.3", fmt.Sprint("fe80::3%", link.Index)} {
 			want[netip.MustParseAddr(a)] = struct{}{}
+		}
+		if name, err := h.LinkName(link.Index); name != "ipsec0" || err != nil {
+			t.Errorf("LinkName(%d) = %q, %v", link.Index, name, err)
+		}
+		if name, err := h.LinkName(1 << 20); !errors.Is(err, syscall.ENXIO) {
+			t.Errorf("LinkName of no link = %q, %v, want ENXIO", name, err)
 		}
 		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 			t.Errorf("addresses (-want +got):\n%s", diff)
@@ -346,8 +356,10 @@ func TestWatch(t *testing.T) {
 		check(t, h.Rename("ipsec0", "vpn"))
 		expect(Event{Kind: LinkChanged, Name: "vpn", Up: true})
 		linkLocal := netip.MustParseAddr("fe80::3")
+		link, err := h.Link("vpn")
+		check(t, err)
 		check(t, h.AddAddress("vpn", Address{Local: linkLocal, Bits: 64}))
-		expect(Event{Kind: AddressAdded, Name: "vpn", Addr: linkLocal.WithZone("vpn")})
+		expect(Event{Kind: AddressAdded, Name: "vpn", Addr: linkLocal.WithZone(strconv.Itoa(link.Index))})
 		check(t, h.DeleteAddress("vpn", v4.Local))
 		expect(Event{Kind: AddressRemoved, Name: "vpn", Addr: v4.Local})
 		check(t, dev.Close())

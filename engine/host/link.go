@@ -1,9 +1,11 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 )
@@ -39,6 +41,19 @@ func (h *Host) Link(name string) (Link, error) {
 		return Link{}, fmt.Errorf("addresses of %s: %w", name, err)
 	}
 	return linkOf(l, addrs), nil
+}
+
+// LinkName returns the name that a link has now. ENXIO: there is none with
+// that index.
+func (h *Host) LinkName(index int) (string, error) {
+	l, err := h.netlink.LinkByIndex(index)
+	if _, none := errors.AsType[netlink.LinkNotFoundError](err); none {
+		return "", fmt.Errorf("interface %d does not exist: %w", index, syscall.ENXIO)
+	}
+	if err != nil {
+		return "", fmt.Errorf("interface %d: %w", index, err)
+	}
+	return l.Attrs().Name, nil
 }
 
 // Links returns all links by index.

@@ -35,7 +35,7 @@ type Event struct {
 	Index int        // of the link; 0 in a Resync
 	Name  string     // of the link, as far as it is known
 	Up    bool       // in LinkChanged: the link is up
-	Addr  netip.Addr // in AddressAdded and AddressRemoved, with the link as zone if it is link-local
+	Addr  netip.Addr // in AddressAdded and AddressRemoved, with the number of the link as zone if it is link-local
 }
 
 // Watch tells of the changes after the call, in their order, until ctx ends,
@@ -154,7 +154,7 @@ func (w *watcher) address(m syscall.NetlinkMessage) (Event, bool) {
 		local = address
 	}
 	index := int(header.Index)
-	e := Event{Kind: AddressAdded, Index: index, Name: w.names[index], Addr: scoped(local, w.names[index])}
+	e := Event{Kind: AddressAdded, Index: index, Name: w.names[index], Addr: scoped(local, index)}
 	switch {
 	case m.Header.Type == unix.RTM_DELADDR, flags&unix.IFA_F_DADFAILED != 0:
 		e.Kind = AddressRemoved

@@ -219,8 +219,8 @@ func TestTunnelEndpoints(t *testing.T) {
 		t.Errorf("the same endpoints changed something:\n%s", diff)
 	}
 	// Another family, other endpoints, and the same ones as another interface.
-	must(t)(table.SetTunnel("ipsec0", addr("fe80::1%eth0"), addr("fe80::2%eth0")))
-	ifp = must(t)(table.SetTunnel("ipsec0", addr("2001:db8::1%eth0"), addr("2001:db8::2")))
+	must(t)(table.SetTunnel("ipsec0", addr("fe80::1%2"), addr("fe80::2%2")))
+	ifp = must(t)(table.SetTunnel("ipsec0", addr("2001:db8::1%2"), addr("2001:db8::2")))
 	if ifp.Src != addr("2001:db8::1") {
 		t.Errorf("Src = %v, want it without a zone", ifp.Src)
 	}
@@ -259,7 +259,7 @@ func TestPolicies(t *testing.T) {
 func TestRunningFollowsTheLocalAddress(t *testing.T) {
 	t.Parallel()
 	table := New(Config{})
-	here, linkLocal := addr("10.0.0.1"), addr("fe80::1%eth0")
+	here, linkLocal := addr("10.0.0.1"), addr("fe80::1%2")
 	if changed := table.SetLocalAddrs(slices.Values([]netip.Addr{here, addr("127.0.0.1")})); changed != nil {
 		t.Errorf("without interfaces: %v changed", changed)
 	}
@@ -269,7 +269,7 @@ func TestRunningFollowsTheLocalAddress(t *testing.T) {
 	if ifp := must(t)(table.SetTunnel("ipsec0", here, addr("10.0.0.2"))); !ifp.Running {
 		t.Error("ipsec0 does not run although its source is local")
 	}
-	if ifp := must(t)(table.SetTunnel("ipsec1", linkLocal, addr("fe80::2%eth0"))); ifp.Running {
+	if ifp := must(t)(table.SetTunnel("ipsec1", linkLocal, addr("fe80::2%2"))); ifp.Running {
 		t.Error("ipsec1 runs although its source is not local")
 	}
 	names := func(changed []Interface) string {
@@ -284,7 +284,7 @@ func TestRunningFollowsTheLocalAddress(t *testing.T) {
 		local []netip.Addr
 		want  string
 	}{
-		{"another link's address", []netip.Addr{here, addr("fe80::1%eth1")}, ""},
+		{"another link's address", []netip.Addr{here, addr("fe80::1%3")}, ""},
 		{"the link's address", []netip.Addr{here, linkLocal}, "ipsec1 true"},
 		{"the same again", []netip.Addr{linkLocal, here}, ""},
 		{"a source goes", []netip.Addr{linkLocal}, "ipsec0 false"},

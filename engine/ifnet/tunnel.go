@@ -24,7 +24,8 @@ func (t *Table) SetReqID(name string, reqid uint32) (Interface, error) {
 }
 
 // SetTunnel sets the outer endpoints, and assigns a reqid if there is none.
-// The zone of an address that is not link-local means nothing and is dropped.
+// The zone of an address is the number of its link; that of one that is not
+// link-local means nothing and is dropped.
 // EINVAL: the families differ. EADDRNOTAVAIL: one is unspecified or no
 // address of the wire. EEXIST: no reqid is left. ENXIO.
 func (t *Table) SetTunnel(name string, src, dst netip.Addr) (Interface, error) {
@@ -56,7 +57,7 @@ func (t *Table) DeleteTunnel(name string) (Interface, error) {
 }
 
 // SetLocalAddrs tells the table all addresses of this host, link-local ones
-// with the link's name as their zone. It returns the interfaces that started
+// with the link's number as their zone. It returns the interfaces that started
 // or stopped running.
 func (t *Table) SetLocalAddrs(addrs iter.Seq[netip.Addr]) []Interface {
 	clear(t.local)

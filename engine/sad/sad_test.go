@@ -174,7 +174,7 @@ func TestAddTakes(t *testing.T) {
 		"authenticated":   tunnel(1000, func(s *Spec) { s.Auth, s.AuthKey = algorithm.AuthHMACSHA1, make([]byte, 20) }),
 		"window":          tunnel(1000, func(s *Spec) { s.Replay = 4096 }),
 		"ESN":             tunnel(1000, func(s *Spec) { s.Replay, s.Flags = 64, pfkey.SAFlagESN }),
-		"IPv6 with zones": tunnel(1000, func(s *Spec) { s.Src, s.Dst = netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("fe80::2%eth0") }),
+		"IPv6 with zones": tunnel(1000, func(s *Spec) { s.Src, s.Dst = netip.MustParseAddr("fe80::1%2"), netip.MustParseAddr("fe80::2%2") }),
 		"AH":              ah(1000),
 		"IPComp":          ipcomp(2),
 		"TCP":             tcp(hostA, hostB),
@@ -690,9 +690,9 @@ func TestAllMayChangeTheDatabase(t *testing.T) {
 func TestInbound(t *testing.T) {
 	t.Parallel()
 	db, _ := newDB(t)
-	zoned := netip.MustParseAddr("fe80::2%eth0")
+	zoned := netip.MustParseAddr("fe80::2%2")
 	esp := add(t, db, tunnel(1000))
-	local := add(t, db, tunnel(1001, func(s *Spec) { s.Src, s.Dst = netip.MustParseAddr("fe80::1%eth0"), zoned }))
+	local := add(t, db, tunnel(1001, func(s *Spec) { s.Src, s.Dst = netip.MustParseAddr("fe80::1%2"), zoned }))
 	add(t, db, ah(1002))
 	tests := map[string]struct {
 		spi  uint32
@@ -704,7 +704,7 @@ func TestInbound(t *testing.T) {
 		"source":         {1000, hostA, nil},
 		"AH":             {1002, hostB, nil},
 		"zone":           {1001, zoned, local},
-		"other zone":     {1001, zoned.WithZone("eth1"), nil},
+		"other zone":     {1001, zoned.WithZone("3"), nil},
 		"without a zone": {1001, zoned.WithZone(""), nil},
 	}
 	for name, tt := range tests {

@@ -16,7 +16,7 @@ const MaxReplayWindow = esp.MaxReplayWindow
 
 // Spec is what SADB_ADD says of an SA (RFC 2367, section 3.1.3).
 type Spec struct {
-	Src, Dst netip.Addr // one family; a link-local address keeps its zone
+	Src, Dst netip.Addr // one family; a link-local address has its link's number as zone
 	SPI      uint32     // host byte order
 	SAType   pfkey.SAType
 	Mode     pfkey.Mode

@@ -424,7 +424,7 @@ func TestMatch(t *testing.T) {
 		"in":                {pfkey.DirIn, packet("10.0.1.9", syscall.IPPROTO_TCP, 53, 80), in},
 		"other destination": {pfkey.DirOut, packet("10.0.2.9", syscall.IPPROTO_TCP, 53, 80), nil},
 		"other source":      {pfkey.DirOut, Packet{Src: netip.MustParseAddr("10.2.0.1"), Dst: netip.MustParseAddr("10.0.1.9")}, nil},
-		"scoped":            {pfkey.DirOut, Packet{Src: netip.MustParseAddr("fe80::1%eth0"), Dst: netip.MustParseAddr("fe80::2%eth0")}, local},
+		"scoped":            {pfkey.DirOut, Packet{Src: netip.MustParseAddr("fe80::1%2"), Dst: netip.MustParseAddr("fe80::2%2")}, local},
 		"no address":        {pfkey.DirOut, Packet{}, nil},
 	}
 	for name, tt := range tests {
