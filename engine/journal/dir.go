@@ -1,0 +1,237 @@
+package journal
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dir is a directory with a journal: its records and its memory.
+type Dir struct {
+	*File
+	*Memory
+
+	// Owner is whose the journal was when it was opened. With
+	// [Options.AnyBoot] that can be another boot of the machine.
+	Owner Owner
+
+	path string
+}
+
+// Options say how a journal is kept.
+type Options struct {
+	// Sync writes every change to the disk before it counts, so that it
+	// outlives the machine's end too. What is in the memory does not.
+	Sync bool
+	// AnyBoot takes a journal of another boot and of any network namespace.
+	AnyBoot bool
+}
+
+// Refused says that there was a journal that can't be used, and where it is
+// now.
+type Refused struct {
+	Cause error  // wraps ErrCorrupt, ErrVersion or ErrForeign
+	Kept  string // the directory that it was moved to
+}
+
+func (r *Refused) Error() string { return fmt.Sprintf("%v; it is kept as %s", r.Cause, r.Kept) }
+
+func (r *Refused) Unwrap() error { return r.Cause }
+
+const (
+	recordsName = "journal"
+	memoryName  = "memory"
+	// keptSuffix ends the name of a directory whose journal was refused.
+	keptSuffix = ".refused"
+)
+
+// Open opens the journal in a directory and returns its records in the order
+// in which they were put. If there is none, or none that can be used, it
+// makes an empty one; what was refused is moved aside as a whole, and why is
+// told. Nobody else may have the journal open.
+func Open(path string, owner Owner, o Options) (*Dir, []Record, *Refused, error) {
+	if err := makeDir(path); err != nil {
+		return nil, nil, nil, err
+	}
+	d, records, err := open(path, owner, o)
+	var refused *Refused
+	switch {
+	case err == nil:
+		return d, records, nil, nil
+	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion), errors.Is(err, ErrForeign):
+		kept := path + keptSuffix
+		if err := os.RemoveAll(kept); err != nil {
+			return nil, nil, nil, err
+		}
+		if err := os.Rename(path, kept); err != nil {
+			return nil, nil, nil, err
+		}
+		if err := makeDir(path); err != nil {
+			return nil, nil, nil, err
+		}
+		refused = &Refused{Cause: err, Kept: kept}
+	default:
+		return nil, nil, nil, err
+	}
+	d, err = create(path, owner, o)
+	return d, nil, refused, err
+}
+
+// Exists says whether a directory has a journal.
+func Exists(path string) bool {
+	_, err := os.Stat(filepath.Join(path, recordsName))
+	return err == nil
+}
+
+// makeDir makes a directory for root alone. It must not be somebody else's: who
+// can rename its files can choose the keys.
+func makeDir(path string) error {
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	st, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	sys := st.Sys().(*syscall.Stat_t)
+	if !st.IsDir() || int(sys.Uid) != os.Geteuid() || st.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("%s: %v of user %d, want a directory of user %d for nobody else: %w",
+			path, st.Mode(), sys.Uid, os.Geteuid(), syscall.EPERM)
+	}
+	return nil
+}
+
+func open(path string, owner Owner, o Options) (*Dir, []Record, error) {
+	name := filepath.Join(path, recordsName)
+	file, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, records, err := read(path, file, owner, o)
+	if err != nil {
+		file.Close()
+		return nil, nil, err
+	}
+	return d, records, nil
+}
+
+func read(path string, file *os.File, owner Owner, o Options) (*Dir, []Record, error) {
+	st, err := file.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	data := make([]byte, st.Size())
+	if _, err := file.ReadAt(data, 0); err != nil && st.Size() > 0 {
+		return nil, nil, err
+	}
+	j, err := Decode(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !o.AnyBoot {
+		if err := j.Owner.check(owner); err != nil {
+			return nil, nil, err
+		}
+	}
+	memory, err := openMemory(filepath.Join(path, memoryName), j.Pair)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: its memory is missing", ErrCorrupt)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := reopen(filepath.Join(path, recordsName), file, j, o.Sync)
+	if err != nil {
+		memory.Close()
+		return nil, nil, err
+	}
+	records := make([]Record, len(j.Entries))
+	for i, e := range j.Entries {
+		records[i] = e.Record
+	}
+	return &Dir{File: f, Memory: memory, Owner: j.Owner, path: path}, records, nil
+}
+
+// check says why a journal of o's is not now's.
+func (o Owner) check(now Owner) error {
+	switch {
+	case o.Boot != now.Boot:
+		return fmt.Errorf("%w: it was written before the machine was started, in boot %x", ErrForeign, o.Boot)
+	case o.Inode != now.Inode, o.Cookie != now.Cookie && o.Cookie != 0 && now.Cookie != 0:
+		return fmt.Errorf("%w: it is of network namespace %d with cookie %d, this is %d with cookie %d",
+			ErrForeign, o.Inode, o.Cookie, now.Inode, now.Cookie)
+	}
+	return nil
+}
+
+// create makes an empty journal. The records come last: without them there is
+// no journal.
+func create(path string, owner Owner, o Options) (*Dir, error) {
+	h := Header{Version: Version, Owner: owner}
+	_, _ = rand.Read(h.Pair[:]) // never fails
+	memory, err := createMemory(filepath.Join(path, memoryName), h.Pair)
+	if err != nil {
+		return nil, err
+	}
+	f, err := createFile(filepath.Join(path, recordsName), h, o.Sync)
+	if err != nil {
+		memory.Close()
+		return nil, err
+	}
+	return &Dir{File: f, Memory: memory, Owner: owner, path: path}, nil
+}
+
+// Close gives the journal up and leaves it for the next to open. Who still
+// looks at its memory dies.
+func (d *Dir) Close() error { return errors.Join(d.File.Close(), d.Memory.Close()) }
+
+// Remove removes a journal that was closed, when there is nothing left that it
+// could restore.
+func (d *Dir) Remove() error {
+	var errs []error
+	// In this order: without records there is no journal.
+	for _, name := range []string{recordsName, memoryName} {
+		errs = append(errs, os.Remove(filepath.Join(d.path, name)))
+	}
+	return errors.Join(append(errs, os.Remove(d.path))...)
+}
+
+// ThisOwner is the calling process's network namespace in this boot of the
+// machine.
+func ThisOwner() (Owner, error) {
+	var o Owner
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return o, fmt.Errorf("which boot is this: %w", err)
+	}
+	id, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(string(text)), "-", ""))
+	if err != nil || len(id) != len(o.Boot) {
+		return o, fmt.Errorf("which boot is this: %q is no boot ID", text)
+	}
+	copy(o.Boot[:], id)
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
+		return o, fmt.Errorf("which network namespace is this: %w", err)
+	}
+	o.Inode = st.Ino
+	// An inode number is used again when a namespace is gone; a cookie never
+	// is. Linux has them since 5.14.
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return o, fmt.Errorf("which network namespace is this: %w", err)
+	}
+	defer unix.Close(fd)
+	if cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err == nil {
+		o.Cookie = cookie
+	}
+	return o, nil
+}
