@@ -15,19 +15,40 @@ import (
 // they see may then be outdated, but mark decides again under the lock.
 type window struct {
 	size uint64 // packets; 0 for no replay check
-	top  atomic.Uint64
+	top  *atomic.Uint64
 
-	mu   sync.Mutex // held to change top and ring
+	mu   sync.Mutex     // held to change what follows, and top
+	next *atomic.Uint64 // where top is on the way to
 	ring []atomic.Uint64
 }
 
-func (w *window) init(size uint32) {
-	w.size = uint64(size)
-	if size > 0 {
-		// size numbers touch at most this many words; a power of two makes
-		// the place of a word a mask.
-		words := (w.size+62)/64 + 1
-		w.ring = make([]atomic.Uint64, 1<<bits.Len64(words-1))
+// init takes memory for the window. If the process that had it was killed while
+// top was on its way, that is brought to an end: words of the ring may be
+// cleared already of what was received, and must not be taken for those below
+// the old top. The packet that top was moved for was not delivered.
+func (w *window) init(size uint32, top, next *atomic.Uint64, ring []atomic.Uint64) {
+	w.size, w.top, w.next, w.ring = uint64(size), top, next, ring
+	if to := next.Load(); to > top.Load() {
+		w.clear(to)
+		w.top.Store(to)
+	}
+}
+
+// ringWords is the words of the ring of a window: size numbers touch at most
+// (size+62)/64+1, and a power of two makes the place of a word a mask.
+func ringWords(size uint32) int {
+	if size == 0 {
+		return 0
+	}
+	words := (uint64(size)+62)/64 + 1
+	return 1 << bits.Len64(words-1)
+}
+
+// clear clears the words of the numbers between top and to.
+func (w *window) clear(to uint64) {
+	fresh := min(to/64-w.top.Load()/64, uint64(len(w.ring)))
+	for i := range fresh {
+		w.word(to/64 - i).Store(0)
 	}
 }
 
@@ -62,10 +83,8 @@ func (w *window) mark(seq uint64, track bool) bool {
 	top := w.top.Load()
 	if w.size > 0 {
 		if seq > top {
-			fresh := min(seq/64-top/64, uint64(len(w.ring)))
-			for i := range fresh {
-				w.word(seq/64 - i).Store(0)
-			}
+			w.next.Store(seq)
+			w.clear(seq)
 		}
 		word := w.word(seq / 64)
 		word.Store(word.Load() | 1<<(seq%64))

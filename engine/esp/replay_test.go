@@ -1,6 +1,7 @@
 package esp
 
 import (
+	"ifipsec/engine/algorithm"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -43,7 +44,7 @@ func TestWindow(t *testing.T) {
 		t.Run(tt.what, func(t *testing.T) {
 			t.Parallel()
 			var w window
-			w.init(tt.size)
+			newState(&w, tt.size)
 			for i, a := range tt.arrivals {
 				if got := w.check(a.seq); got != a.ok {
 					t.Errorf("arrival %d: check(%d) = %v, want %v", i, a.seq, got, a.ok)
@@ -63,7 +64,7 @@ func TestWindowModel(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, size := range []uint32{1, 2, 3, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 1000, 4096} {
 		var w window
-		w.init(size)
+		newState(&w, size)
 		seen, top := map[uint64]bool{}, uint64(0)
 		for range 20000 {
 			seq := top + r.Uint64N(uint64(size)*2)
@@ -129,7 +130,7 @@ func TestExtend(t *testing.T) {
 		{0, 5*g + 1000, 1<<31 + 1001, 4*g + 1<<31 + 1001},
 	} {
 		var w window
-		w.init(tt.size)
+		newState(&w, tt.size)
 		w.top.Store(tt.top)
 		if got := w.extend(tt.low); got != tt.want {
 			t.Errorf("size %d, highest %#x: extend(%#x) = %#x, want %#x", tt.size, tt.top, tt.low, got, tt.want)
@@ -145,7 +146,7 @@ func TestExtendUndo(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 100000 {
 		var w window
-		w.size = 1 + r.Uint64N(5000)
+		newState(&w, 1+r.Uint32N(5000))
 		top := 1<<33 + r.Uint64N(1<<34)
 		if r.IntN(2) == 0 {
 			top = top&^math.MaxUint32 + r.Uint64N(10000)
@@ -253,5 +254,61 @@ func TestReplayConcurrent(t *testing.T) {
 	}
 	if total == 0 || in.ReplayState().Highest != packets {
 		t.Errorf("%d packets accepted, highest sequence number %d, want %d", total, in.ReplayState().Highest, packets)
+	}
+}
+
+// newState gives a window memory of its own.
+func newState(w *window, size uint32) {
+	var s state
+	s.init(size, nil)
+	w.init(size, s.window.top, s.window.next, s.window.ring)
+}
+
+// Whatever a process was at when it was killed, what goes on with its state
+// accepts nothing that it accepted, and all that it did not look at.
+func TestWindowOfAKilledProcess(t *testing.T) {
+	t.Parallel()
+	const size = 64
+	// A jump from 100 to 300 clears the ring, in which numbers from 37 on are.
+	for cleared := range 5 {
+		config := Config{
+			SPI: 1000, Encryption: algorithm.EncryptNull, ReplayWindow: size,
+			State: make([]byte, StateSize(Config{ReplayWindow: size})),
+		}
+		before, err := New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &before.state.window
+		for seq := uint64(40); seq <= 100; seq++ {
+			if !w.mark(seq, false) {
+				t.Fatalf("%d refused", seq)
+			}
+		}
+		if _, err := before.Reserve(5); err != nil {
+			t.Fatal(err)
+		}
+		w.next.Store(300)
+		for i := range min(cleared, len(w.ring)) {
+			w.word(300/64 - uint64(i)).Store(0)
+		}
+		after, err := New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w = &after.state.window
+		for seq := uint64(1); seq <= 236; seq++ {
+			if w.mark(seq, false) {
+				t.Errorf("after %d words were cleared, %d is accepted, want it outside the window", cleared, seq)
+			}
+		}
+		for seq := uint64(237); seq <= 301; seq++ {
+			if !w.mark(seq, false) {
+				t.Errorf("after %d words were cleared, %d is refused", cleared, seq)
+			}
+		}
+		if seq, err := after.Reserve(1); err != nil || seq != 6 {
+			t.Errorf("the next sequence number is %d (%v), want 6", seq, err)
+		}
 	}
 }

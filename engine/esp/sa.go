@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"ifipsec/engine/algorithm"
 )
@@ -61,6 +62,13 @@ type Config struct {
 	Cyclic            bool   // 32-bit sequence numbers start again instead of running out
 	Padding           Padding
 
+	// State is where the SA keeps what it must not forget: [StateSize] bytes that
+	// nobody else touches while it is in use, aligned to 8. Zeros are a new SA's;
+	// with what another SA of the same parameters left there, the SA goes on
+	// where that one stopped, even if its process was killed in the middle of a
+	// packet. Nil: memory of its own.
+	State []byte
+
 	// Rand seeds the initialization vectors of CBC and random padding. It is
 	// read in New only; nil is crypto/rand.
 	Rand io.Reader
@@ -88,8 +96,27 @@ type SA struct {
 // number given out twice repeats the IV of counter modes, and a window that
 // starts again takes old packets again.
 type state struct {
-	sent   atomic.Uint64 // sequence number sent last
+	sent   *atomic.Uint64 // sequence number sent last
 	window window
+}
+
+// StateSize returns the bytes of [Config.State].
+func StateSize(c Config) int { return 8 * (stateWords + ringWords(c.ReplayWindow)) }
+
+// stateWords is the words before the ring of the window.
+const stateWords = 3
+
+// init lays the state out in memory.
+func (s *state) init(window uint32, memory []byte) {
+	words := stateWords + ringWords(window)
+	if memory == nil {
+		memory = make([]byte, 8*words+8)
+		// The allocator promises no alignment for bytes.
+		memory = memory[-uintptr(unsafe.Pointer(&memory[0]))&7:]
+	}
+	all := unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(&memory[0])), words)
+	s.sent = &all[0]
+	s.window.init(window, &all[1], &all[2], all[stateWords:])
 }
 
 // worker is what sealing or opening one packet needs. An SA has as many as
@@ -125,6 +152,9 @@ func New(c Config) (*SA, error) {
 		return nil, fmt.Errorf("esp: replay window of %d packets, at most %d are possible: %w",
 			c.ReplayWindow, MaxReplayWindow, syscall.EINVAL)
 	}
+	if c.State != nil && (len(c.State) < StateSize(c) || uintptr(unsafe.Pointer(&c.State[0]))%8 != 0) {
+		return nil, fmt.Errorf("esp: %d bytes of state, want %d, aligned to 8: %w", len(c.State), StateSize(c), syscall.EINVAL)
+	}
 	if c.Padding > Random {
 		return nil, fmt.Errorf("esp: no padding has the number %d: %w", c.Padding, syscall.EINVAL)
 	}
@@ -141,7 +171,7 @@ func New(c Config) (*SA, error) {
 	if c.ESN || c.Cyclic {
 		sa.last = math.MaxUint64
 	}
-	sa.state.window.init(c.ReplayWindow)
+	sa.state.init(c.ReplayWindow, c.State)
 
 	var err error
 	if enc.BlockSize > 1 || c.Padding == Random {
