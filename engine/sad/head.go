@@ -19,6 +19,7 @@ import (
 // being asked; here an SA stays what it was added as.
 type head struct {
 	headKey
+	made   uint64        // orders groups by age, the youngest has the highest
 	elem   *list.Element // of DB.order
 	larval list.List     // of *SA, the newest first
 	alive  list.List     // of mature and dying *SA, the newest first
@@ -44,36 +45,54 @@ type outbound struct {
 	heads []*head // of mode tunnel, any, or both
 }
 
+func (sa *SA) headKey() headKey {
+	return headKey{sa.SAType, sa.Mode, sa.Src, sa.Dst, sa.ReqID}
+}
+
 func (h *head) pair() pairKey { return pairKey{h.saType, h.src, h.dst} }
 func (h *head) index() Index  { return Index{h.src, h.dst, h.reqID} }
 
 // create makes an SA that begins now. It is in no list and no table yet.
-func (db *DB) create(s Spec, state pfkey.SAState, transform *esp.SA, k *keys) *SA {
-	reused := transform != nil && db.used.note(&s)
+func (db *DB) create(s Spec, state pfkey.SAState, transform *esp.SA, m memory, k *keys) *SA {
+	var used uint64
+	if transform != nil {
+		used = db.used.hash(&s)
+	}
 	s.AuthKey, s.EncryptKey = nil, nil
 	s.NATT = s.encapsulation()
 	db.births++
 	now := db.now()
 	sa := &SA{
-		Spec: s, ESP: transform, Created: now, KeyReused: reused,
-		usage: &usage{now: db.now, origin: now}, keys: k,
-		born: db.births, heap: -1,
+		Spec: s, ESP: transform, Created: now, KeyReused: db.used.has(used),
+		usage: &usage{now: db.now, origin: now, counts: m.counts()}, keys: k,
+		born: db.births, heap: -1, memory: m, usedKey: used,
 	}
 	sa.setState(state)
 	return sa
 }
 
-// insert puts an SA where readers find it.
-func (db *DB) insert(sa *SA) {
+// insert puts an SA where readers find it, when it is kept. If that fails,
+// nothing has changed.
+func (db *DB) insert(sa *SA) error {
+	if err := db.keep(sa); err != nil {
+		return err
+	}
+	db.used.note(sa.usedKey)
 	db.link(sa)
 	db.spis.put(sa.SPI, sa)
 	db.choose(sa.head.out)
 	db.schedule(sa)
+	return nil
 }
 
 // replace puts next, which has old's SPI, in old's place. Its age says where
-// that is in its group, which lives on if it is the same.
-func (db *DB) replace(old, next *SA) {
+// that is in its group, which lives on if it is the same. If next can't be
+// kept, nothing has changed.
+func (db *DB) replace(old, next *SA) error {
+	if err := db.keep(next); err != nil {
+		return err
+	}
+	db.used.note(next.usedKey)
 	db.unschedule(old)
 	db.link(next)
 	db.unlink(old)
@@ -83,6 +102,7 @@ func (db *DB) replace(old, next *SA) {
 	// Last, so that a reader who finds the old one dead finds the new one.
 	old.setState(pfkey.StateDead)
 	db.schedule(next)
+	return nil
 }
 
 // kill takes an SA out of the database and wipes its keys.
@@ -94,22 +114,28 @@ func (db *DB) kill(sa *SA) {
 	// After the choice, so that a reader who finds it dead finds another.
 	sa.setState(pfkey.StateDead)
 	sa.keys.wipe()
+	if db.store != nil {
+		db.store.Delete(sa.SPI)
+	}
 }
 
 // tire makes a mature SA dying.
 func (db *DB) tire(sa *SA) {
 	sa.head.mature--
 	sa.setState(pfkey.StateDying)
+	// If that is not kept, the next process finds it out again.
+	_ = db.keep(sa)
 	db.choose(sa.head.out)
 	db.schedule(sa)
 }
 
 // link puts an SA into its group, which it makes if there is none.
 func (db *DB) link(sa *SA) {
-	key := headKey{sa.SAType, sa.Mode, sa.Src, sa.Dst, sa.ReqID}
+	key := sa.headKey()
 	h := db.heads[key]
 	if h == nil {
-		h = &head{headKey: key}
+		db.births++
+		h = &head{headKey: key, made: db.births}
 		h.elem = db.order.PushFront(h)
 		db.heads[key] = h
 		pair := db.pairs[h.pair()]

@@ -1,7 +1,9 @@
 package sad
 
 import (
-	"hash/maphash"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
 
 	"ifipsec/engine/algorithm"
 )
@@ -11,22 +13,29 @@ import (
 // (RFC 4106, section 9), and a new SA counts its IVs from the start. Only keyed
 // hashes are kept, so that nothing can be learned of a key that is gone.
 type usedKeys struct {
-	seed   maphash.Seed
+	secret []byte
 	hashes map[uint64]struct{}
 }
 
-func newUsedKeys() usedKeys {
-	return usedKeys{seed: maphash.MakeSeed(), hashes: map[uint64]struct{}{}}
-}
-
-// note remembers the key of an SA and says whether it was used before.
-func (u *usedKeys) note(s *Spec) bool {
+// hash returns what stands for the key of an SA, 0 if it may be used again.
+func (u *usedKeys) hash(s *Spec) uint64 {
 	e, ok := algorithm.EncryptionByID(s.Encrypt)
 	if !ok || e.SaltBits == 0 { // of the algorithms here, those have a salt
-		return false
+		return 0
 	}
-	h := maphash.Bytes(u.seed, s.EncryptKey)
-	_, reused := u.hashes[h]
-	u.hashes[h] = struct{}{}
-	return reused
+	mac := hmac.New(sha256.New, u.secret)
+	mac.Write(s.EncryptKey)
+	return binary.NativeEndian.Uint64(mac.Sum(nil)) | 1
+}
+
+// note remembers what stands for a key.
+func (u *usedKeys) note(hash uint64) {
+	if hash != 0 {
+		u.hashes[hash] = struct{}{}
+	}
+}
+
+func (u *usedKeys) has(hash uint64) bool {
+	_, used := u.hashes[hash]
+	return used
 }

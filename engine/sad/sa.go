@@ -40,6 +40,9 @@ type SA struct {
 	usage *usage
 	keys  *keys
 
+	memory  memory // where the counters and the transform's state are
+	usedKey uint64 // see usedKeys
+
 	// What follows belongs to the DB and its lock.
 	head  *head
 	elem  *list.Element // of the head's list
@@ -88,10 +91,9 @@ func (sa *SA) Keys() (auth, encrypt []byte) { return sa.keys.copies() }
 // usage counts what an SA carried. The SAs that replace one another in
 // updates share it.
 type usage struct {
-	now            func() time.Time
-	origin         time.Time // carries the monotonic clock
-	packets, bytes atomic.Uint64
-	first          atomic.Int64 // nanoseconds from origin to the first use, plus one
+	now    func() time.Time
+	origin time.Time // the SA's creation
+	*counts
 }
 
 func (u *usage) add(packets, bytes uint64) {

@@ -15,6 +15,7 @@
 //	EOPNOTSUPP      an algorithm is known by name only (FreeBSD: EINVAL)
 //	EPROTONOSUPPORT the SA type is unspecified
 //	EAGAIN, EIO     there is no randomness
+//	ENOSPC, ENOMEM  there is no room to keep the SA for the next process
 //
 // A request that fails changes nothing.
 package sad
@@ -22,6 +23,7 @@ package sad
 import (
 	"container/list"
 	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"iter"
@@ -49,6 +51,12 @@ type Config struct {
 	// LarvalLifetime is how long an SPI stays reserved that no Update
 	// completes; 0 is DefaultLarvalLifetime.
 	LarvalLifetime time.Duration
+
+	// Store keeps the SAs for the next process; nil keeps nothing. Secret is what
+	// keys are hashed with that are remembered beyond their SAs: as the store's
+	// SAs, it must be the last process's. nil: random octets.
+	Store  Store
+	Secret []byte
 }
 
 // DB is a security association database. It must be made with [New].
@@ -57,6 +65,7 @@ type DB struct {
 	rand      io.Reader
 	preferOld bool
 	larval    time.Duration
+	store     Store // nil if nothing is kept
 
 	// SPIs are unique in the system, for all types and destinations, as they
 	// are since FreeBSD 11.1.
@@ -85,7 +94,12 @@ func New(c Config) *DB {
 		outbound:  newTable[Index, outbound](),
 		heads:     map[headKey]*head{},
 		pairs:     map[pairKey]map[*head]struct{}{},
-		used:      newUsedKeys(),
+		used:      usedKeys{secret: c.Secret, hashes: map[uint64]struct{}{}},
+		store:     c.Store,
+	}
+	if db.used.secret == nil {
+		db.used.secret = make([]byte, sha256.Size)
+		_, _ = rand.Read(db.used.secret) // never fails
 	}
 	if db.now == nil {
 		db.now = time.Now
@@ -126,12 +140,14 @@ func (db *DB) Add(s Spec) (*SA, error) {
 			return nil, err
 		}
 	}
-	transform, err := db.transform(&s)
+	transform, m, err := db.transform(&s, nil)
 	if err != nil {
 		return nil, err
 	}
-	sa := db.create(s, pfkey.StateMature, transform, newKeys(&s))
-	db.insert(sa)
+	sa := db.create(s, pfkey.StateMature, transform, m, newKeys(&s))
+	if err := db.insert(sa); err != nil {
+		return nil, err
+	}
 	return sa, nil
 }
 
@@ -153,8 +169,10 @@ func (db *DB) GetSPI(s Spec, min, max uint32) (*SA, error) {
 	sa := db.create(Spec{
 		SPI: spi, SAType: s.SAType, Src: s.Src, Dst: s.Dst,
 		Mode: s.Mode, ReqID: s.ReqID, Seq: s.Seq, PID: s.PID,
-	}, pfkey.StateLarval, nil, new(keys))
-	db.insert(sa)
+	}, pfkey.StateLarval, nil, memory{}, new(keys))
+	if err := db.insert(sa); err != nil {
+		return nil, err
+	}
 	return sa, nil
 }
 
@@ -208,12 +226,14 @@ func (db *DB) complete(larval *SA, s Spec) (*SA, error) {
 	if err := db.checkTCP(&s); err != nil {
 		return nil, err
 	}
-	transform, err := db.transform(&s)
+	transform, m, err := db.transform(&s, nil)
 	if err != nil {
 		return nil, err
 	}
-	sa := db.create(s, pfkey.StateMature, transform, newKeys(&s))
-	db.replace(larval, sa)
+	sa := db.create(s, pfkey.StateMature, transform, m, newKeys(&s))
+	if err := db.replace(larval, sa); err != nil {
+		return nil, err
+	}
 	return sa, nil
 }
 
@@ -226,6 +246,7 @@ func (db *DB) revise(old *SA, s Spec, src, dst netip.Addr) (*SA, error) {
 	next := &SA{
 		Spec: old.Spec, ESP: old.ESP, Created: old.Created,
 		KeyReused: old.KeyReused, usage: old.usage, keys: old.keys, born: old.born, heap: -1,
+		memory: old.memory, usedKey: old.usedKey,
 	}
 	next.setState(pfkey.StateMature)
 	next.Hard, next.Soft = s.Hard, s.Soft
@@ -249,7 +270,9 @@ func (db *DB) revise(old *SA, s Spec, src, dst netip.Addr) (*SA, error) {
 			return nil, err
 		}
 	}
-	db.replace(old, next)
+	if err := db.replace(old, next); err != nil {
+		return nil, err
+	}
 	return next, nil
 }
 
@@ -360,10 +383,11 @@ func (db *DB) Outbound(i Index) *SA {
 	return nil
 }
 
-// transform makes the ESP transform of s, nil if it has none.
-func (db *DB) transform(s *Spec) (*esp.SA, error) {
+// transform makes the ESP transform of s, nil if it has none, and the memory of
+// the SA: at, or new memory if at is nil.
+func (db *DB) transform(s *Spec, at *memory) (*esp.SA, memory, error) {
 	if s.SAType != pfkey.SATypeESP || s.Flags&pfkey.SAFlagOld != 0 {
-		return nil, nil
+		return nil, memory{}, nil
 	}
 	padding := esp.Sequential
 	switch s.Flags & pfkey.SAFlagPadMask {
@@ -372,7 +396,7 @@ func (db *DB) transform(s *Spec) (*esp.SA, error) {
 	case pfkey.SAFlagPadRandom:
 		padding = esp.Random
 	}
-	return esp.New(esp.Config{
+	return db.build(esp.Config{
 		SPI:               s.SPI,
 		Encryption:        s.Encrypt,
 		EncryptionKey:     s.EncryptKey,
@@ -383,7 +407,7 @@ func (db *DB) transform(s *Spec) (*esp.SA, error) {
 		Cyclic:            s.Flags&pfkey.SAFlagCyclic != 0,
 		Padding:           padding,
 		Rand:              db.rand,
-	})
+	}, at)
 }
 
 // matches says whether an update with s means sa: FreeBSD's key_cmpsaidx with

@@ -1,0 +1,103 @@
+package sad
+
+import (
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+
+	"ifipsec/engine/esp"
+)
+
+// Store keeps SAs where they outlive the process. The database calls it with
+// its lock held, and puts an SA there before packets can find it.
+type Store interface {
+	// Alloc returns zeroed memory that outlives the process, on a line of cache,
+	// and what [Store.At] finds it by in the next process. ENOSPC, ENOMEM: there
+	// is none.
+	Alloc(size int) (offset int64, mem []byte, err error)
+	// At returns memory that another process allocated.
+	At(offset int64, size int) ([]byte, error)
+	// Free takes memory back.
+	Free(offset int64, size int)
+	// Put keeps an SA, in place of the one with its SPI if there is one. If it
+	// fails, nothing has changed. The keys are the database's.
+	Put(Snapshot) error
+	// Delete forgets an SA.
+	Delete(spi uint32)
+}
+
+// memory is the part of a store's memory that an SA has.
+type memory struct {
+	offset int64
+	mem    []byte
+}
+
+// counts is what an SA carried until now. It begins the SA's memory, and the
+// state of the transform follows in the next line of cache.
+type counts struct {
+	packets, bytes atomic.Uint64
+	first          atomic.Int64 // nanoseconds from the SA's creation to the first use, plus one
+}
+
+const countsSize = 64
+
+// counts returns the counters in the memory, or new ones if there is none.
+func (m memory) counts() *counts {
+	if m.mem == nil {
+		return new(counts)
+	}
+	return (*counts)(unsafe.Pointer(unsafe.SliceData(m.mem)))
+}
+
+// build makes the transform of an SA with its state in the memory of the
+// store: at, or new memory if at is nil.
+func (db *DB) build(c esp.Config, at *memory) (*esp.SA, memory, error) {
+	if db.store == nil {
+		t, err := esp.New(c)
+		return t, memory{}, err
+	}
+	size := countsSize + esp.StateSize(c)
+	var m memory
+	var err error
+	if at != nil {
+		m = *at
+		if len(m.mem) != size {
+			return nil, m, invalid("an SA with %d bytes of state, want %d", len(m.mem), size)
+		}
+	} else if m.offset, m.mem, err = db.store.Alloc(size); err != nil {
+		return nil, m, err
+	}
+	c.State = m.mem[countsSize:]
+	t, err := esp.New(c)
+	if err != nil {
+		db.store.Free(m.offset, size)
+		return nil, m, err
+	}
+	// Packets may be worked on with the SA after it was deleted. Their sequence
+	// numbers must not come from memory that is another SA's.
+	store := db.store
+	runtime.AddCleanup(t, func(offset int64) { store.Free(offset, size) }, m.offset)
+	return t, m, nil
+}
+
+// keep puts an SA into the store, before it is linked into its group.
+func (db *DB) keep(sa *SA) error {
+	if db.store == nil {
+		return nil
+	}
+	group := db.births + 1 // that of a new group
+	if h := db.heads[sa.headKey()]; h != nil {
+		group = h.made
+	}
+	return db.store.Put(sa.snapshot(group))
+}
+
+// snapshot is the SA as it is kept. The keys are its own.
+func (sa *SA) snapshot(group uint64) Snapshot {
+	s := Snapshot{
+		Spec: sa.Spec, State: sa.State(), Created: sa.Created, KeyReused: sa.KeyReused,
+		Born: sa.born, Group: group, Used: sa.usedKey, Offset: sa.memory.offset, Size: len(sa.memory.mem),
+	}
+	s.AuthKey, s.EncryptKey = sa.keys.auth, sa.keys.encrypt
+	return s
+}
