@@ -48,6 +48,8 @@ type Config struct {
 	// NameTaken says whether the host has a link of this name that is not the
 	// table's. Nil: it has none.
 	NameTaken func(name string) bool
+	// Store keeps the interfaces for the next process; nil keeps nothing.
+	Store Store
 }
 
 // Table holds the interfaces of one host. Its owner serializes the calls, as
@@ -82,13 +84,16 @@ func (t *Table) Create(name string) (Interface, error) {
 	if err != nil {
 		return Interface{}, fmt.Errorf("create %s: %w", name, err)
 	}
-	t.lastIndex++
 	ifp := &Interface{
 		Name:   Cloner + strconv.Itoa(unit),
-		Index:  t.lastIndex,
+		Index:  t.lastIndex + 1,
 		Unit:   unit,
 		Groups: []string{allInterfaces, Cloner},
 	}
+	if err := t.keep(nil, ifp); err != nil {
+		return Interface{}, fmt.Errorf("create %s: %w", ifp.Name, err)
+	}
+	t.lastIndex = ifp.Index
 	t.list = append(t.list, ifp)
 	return ifp.snapshot(), nil
 }
@@ -148,6 +153,9 @@ func (t *Table) change(name, what string, f func(*Interface) error) (Interface, 
 	if err := f(&next); err != nil {
 		return Interface{}, fmt.Errorf("%s %s: %w", what, name, err)
 	}
+	if err := t.keep(ifp, &next); err != nil {
+		return Interface{}, fmt.Errorf("%s %s: %w", what, name, err)
+	}
 	*ifp = next
 	return ifp.snapshot(), nil
 }
@@ -157,6 +165,9 @@ func (t *Table) Destroy(name string) (Interface, error) {
 	for n, ifp := range t.list {
 		if ifp.Name == name {
 			t.list = slices.Delete(t.list, n, n+1)
+			if t.cfg.Store != nil {
+				t.cfg.Store.Delete(ifp.Index)
+			}
 			return *ifp, nil
 		}
 	}
@@ -174,6 +185,8 @@ func (t *Table) Get(name string) (Interface, error) {
 func (t *Table) Restore(snapshot Interface) {
 	for _, ifp := range t.list {
 		if ifp.Index == snapshot.Index {
+			// What can't be kept, the next process finds as it was.
+			_ = t.keep(ifp, &snapshot)
 			*ifp = snapshot.snapshot()
 		}
 	}

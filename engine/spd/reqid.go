@@ -18,3 +18,11 @@ func (r *ReqIDs) Next() uint32 {
 	const first, all = MaxManualReqID + 1, 1<<32 - (MaxManualReqID + 1)
 	return uint32(first + (r.count.Add(1)-1)%all)
 }
+
+// Skip makes sure that a reqid is not handed out soon which something has that
+// a process before this one left. It must be called before the first Next.
+func (r *ReqIDs) Skip(reqid uint32) {
+	if reqid > MaxManualReqID {
+		r.count.Store(max(r.count.Load(), uint64(reqid-MaxManualReqID)))
+	}
+}

@@ -9,6 +9,7 @@
 //	ENOENT          there is none (FreeBSD: EINVAL, except in SPDGET)
 //	EACCES          the policy belongs to an interface
 //	EINVAL          anything else that is wrong with a request
+//	ENOSPC          there is no room to keep the policy for the next process
 //	EPROTONOSUPPORT a request names another protocol than ESP, AH or IPComp
 //
 // A request that fails changes nothing.
@@ -34,12 +35,16 @@ type Config struct {
 	// NewReqID returns the reqid of a request of level unique that names none.
 	// nil: a [ReqIDs] of the database's own.
 	NewReqID func() uint32
+
+	// Store keeps the policies for the next process; nil keeps nothing.
+	Store Store
 }
 
 // DB is a security policy database. It must be made with [New].
 type DB struct {
 	now      func() time.Time
 	newReqID func() uint32
+	store    Store // nil if nothing is kept
 
 	mu        sync.RWMutex
 	in, out   chain
@@ -65,6 +70,7 @@ func New(c Config) *DB {
 	db := &DB{
 		now:       c.Now,
 		newReqID:  c.NewReqID,
+		store:     c.Store,
 		ids:       map[uint32]*Policy{},
 		selectors: map[key]*Policy{},
 		mortals:   map[*Policy]struct{}{},
@@ -110,7 +116,6 @@ func (db *DB) add(p Policy, replace bool) (*Policy, error) {
 		if !replace {
 			return nil, fmt.Errorf("there is a policy %v for %v: %w", p.Dir, p.Selector, syscall.EEXIST)
 		}
-		db.remove(old)
 	}
 	next := p.stored()
 	next.Scope, next.IfName = pfkey.ScopeGlobal, ""
@@ -124,6 +129,19 @@ func (db *DB) add(p Policy, replace bool) (*Policy, error) {
 		}
 	}
 	db.number(next)
+	if err := db.keep(next); err != nil {
+		return nil, err
+	}
+	if old != nil {
+		db.remove(old)
+	}
+	db.ids[next.ID] = next
+	db.insert(next)
+	return next, nil
+}
+
+// insert puts a global policy into its chain.
+func (db *DB) insert(next *Policy) {
 	c := db.chain(next.Dir)
 	at, _ := slices.BinarySearchFunc(c.global, next, func(e, p *Policy) int {
 		if e.Priority > p.Priority {
@@ -136,7 +154,6 @@ func (db *DB) add(p Policy, replace bool) (*Policy, error) {
 	if next.mortal() {
 		db.mortals[next] = struct{}{}
 	}
-	return next, nil
 }
 
 // Get returns the policy with this ID, of whatever scope, or ENOENT
@@ -195,7 +212,7 @@ func (db *DB) Flush() int {
 	n := 0
 	for _, c := range []*chain{&db.in, &db.out} {
 		for _, p := range c.global {
-			delete(db.ids, p.ID)
+			db.forget(p.ID)
 		}
 		n += len(c.global)
 		c.global = nil
@@ -249,15 +266,24 @@ func (db *DB) SetInterface(ifname string, policies []Policy) (added, removed []*
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	removed = db.clear(ifname)
 	for _, p := range policies {
 		next := p.stored()
 		next.Scope, next.IfName = pfkey.ScopeIfnet, ifname
 		next.AddTime, next.UseTime = 0, 0
 		db.number(next)
+		added = append(added, next)
+		if err := db.keep(next); err != nil {
+			for _, p := range added {
+				db.forget(p.ID)
+			}
+			return nil, nil, err
+		}
+	}
+	removed = db.clear(ifname)
+	for _, next := range added {
+		db.ids[next.ID] = next
 		c := db.chain(next.Dir)
 		c.ifnet = append(c.ifnet, next)
-		added = append(added, next)
 	}
 	return added, removed, nil
 }
@@ -276,7 +302,7 @@ func (db *DB) clear(ifname string) []*Policy {
 			if p.IfName != ifname {
 				return false
 			}
-			delete(db.ids, p.ID)
+			db.forget(p.ID)
 			removed = append(removed, p)
 			return true
 		})
@@ -330,7 +356,6 @@ func (db *DB) number(p *Policy) {
 	}
 	p.ID = db.lastID
 	p.Created = db.now()
-	db.ids[p.ID] = p
 }
 
 // remove takes a global policy out of the database.
@@ -339,7 +364,7 @@ func (db *DB) remove(p *Policy) {
 	at := slices.Index(c.global, p)
 	c.global = slices.Delete(c.global, at, at+1)
 	delete(db.selectors, key{p.Dir, p.Selector})
-	delete(db.ids, p.ID)
+	db.forget(p.ID)
 	delete(db.mortals, p)
 }
 
