@@ -1,6 +1,7 @@
 # make            the programs, into bin/
 # make demo       the manual page's example on two hosts that it makes itself
 # make test       the whole suite (root: it makes network namespaces)
+# make interop    against other implementations, and prints what was tried
 # make ci         all that a change must pass
 # make install    PREFIX=/usr/local, DESTDIR=
 
@@ -12,7 +13,7 @@ MAN      = $(DESTDIR)$(PREFIX)/share/man
 
 PROGRAMS = ifconfig-ipsec setkey ipsecd
 
-.PHONY: all build demo test ci fmt tidy vet staticcheck test-race install clean deps deps-ci
+.PHONY: all build demo test interop ci fmt tidy vet staticcheck test-race install clean deps deps-interop deps-ci
 .DEFAULT_GOAL := build
 
 all: build
@@ -27,7 +28,13 @@ demo: build
 test: deps
 	$(GO) test ./...
 
-ci: deps-ci fmt tidy vet staticcheck test-race
+# The tables of what was tried are printed also when something did not work.
+interop: deps-interop
+	@rm -rf bin/tables && mkdir -p bin/tables
+	@IFIPSEC_NO_SKIP=1 IFIPSEC_TABLES=$(CURDIR)/bin/tables $(GO) test -count=1 ./e2e/interop/... || failed=1; \
+		cat bin/tables/*; exit $${failed:-0}
+
+ci: deps-ci fmt tidy vet staticcheck test-race interop
 
 fmt:
 	@out=$$(gofmt -l .) && if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
@@ -42,8 +49,9 @@ vet:
 staticcheck:
 	$(GO) tool staticcheck ./...
 
+# All but what interop runs.
 test-race:
-	IFIPSEC_NO_SKIP=1 $(GO) test -race -timeout 20m ./...
+	IFIPSEC_NO_SKIP=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v '^ifipsec/e2e/interop')
 
 install: build
 	install -d $(SBIN)
@@ -58,8 +66,14 @@ clean:
 # What the tests need beyond Go, make and root, from Debian's packages.
 DEPS = unshare:util-linux setpriv:util-linux mandoc:mandoc
 
+# The other implementations, and what configures them.
+DEPS_INTEROP = linux.uml:user-mode-linux ip:iproute2
+
 deps:
 	@.ci/deps $(DEPS)
 
+deps-interop:
+	@.ci/deps $(DEPS_INTEROP)
+
 deps-ci:
-	@.ci/deps $(DEPS) gcc:gcc gcc:libc6-dev
+	@.ci/deps $(DEPS) $(DEPS_INTEROP) gcc:gcc gcc:libc6-dev

@@ -3,13 +3,13 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"ifipsec/e2e/lab"
+	"ifipsec/e2e/lab/programs"
 )
 
 // The outer addresses of the two hosts that most tests have.
@@ -18,62 +18,15 @@ var (
 	outerB = netip.MustParseAddr("192.168.0.5")
 )
 
-// newHost makes a host with the programs under test. If the test fails, it
-// shows the daemon's log, and it fails if the race detector found something.
-func newHost(t *testing.T, name string) *lab.Host {
-	t.Helper()
-	lab.Require(t)
-	h, err := lab.New(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	races := raceReports(t)
-	h.Env = []string{
-		"PATH=" + bin + ":" + os.Getenv("PATH"),
-		"TZ=UTC",
-		// The detector's reports must not go where the programs' output is
-		// compared, and a program need not wait for them when it ends.
-		"GORACE=atexit_sleep_ms=0 log_path=" + races + "/report",
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			if log, err := os.ReadFile(h.Path("/run/ifipsec") + "/" + runDir(h) + "/log"); err == nil {
-				t.Logf("the daemon's log on %s:\n%s", h.Name, log)
-			}
-		}
-		if err := h.Close(); err != nil {
-			t.Errorf("close %s: %v", name, err)
-		}
-		reports, _ := filepath.Glob(races + "/*")
-		for _, path := range reports {
-			report, _ := os.ReadFile(path)
-			t.Errorf("data race on %s:\n%s", h.Name, report)
-		}
-	})
-	return h
-}
-
-// raceReports makes a directory that not only root's programs can write to.
-func raceReports(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp(bin, "races-")
-	if err == nil {
-		err = os.Chmod(dir, 0o777)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-// runDir is the name of the daemon's directory on a host; empty if it has none.
-func runDir(h *lab.Host) string {
-	entries, err := os.ReadDir(h.Path("/run/ifipsec"))
-	if err != nil || len(entries) == 0 {
-		return ""
-	}
-	return entries[0].Name()
-}
+// What most tests do with a host.
+var (
+	newHost = programs.NewHost
+	shell   = programs.Shell
+	quiet   = programs.Quiet
+	output  = programs.Output
+	setkey  = programs.Setkey
+	runDir  = programs.RunDir
+)
 
 // newPair makes two hosts on one link, hostA with outerA and hostB with outerB,
 // and with another IPv4 and an IPv6 address each.
@@ -96,34 +49,6 @@ func prefixes(all ...string) (ps []netip.Prefix) {
 		ps = append(ps, netip.MustParsePrefix(p))
 	}
 	return ps
-}
-
-// shell runs a script on a host.
-func shell(t *testing.T, h *lab.Host, script string) lab.Result {
-	t.Helper()
-	r, err := h.Shell(t.Context(), script)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-// quiet runs a script that must succeed and print nothing.
-func quiet(t *testing.T, h *lab.Host, script string) {
-	t.Helper()
-	if r := shell(t, h, script); r != (lab.Result{}) {
-		t.Fatalf("%s: %s\nexit %d, stdout %q, stderr %q; want silence and 0", h.Name, script, r.Exit, r.Stdout, r.Stderr)
-	}
-}
-
-// output runs a script that must succeed, and returns what it prints.
-func output(t *testing.T, h *lab.Host, script string) string {
-	t.Helper()
-	r := shell(t, h, script)
-	if r.Exit != 0 || r.Stderr != "" {
-		t.Fatalf("%s: %s\nexit %d, stdout %q, stderr %q; want 0 and nothing on stderr", h.Name, script, r.Exit, r.Stdout, r.Stderr)
-	}
-	return r.Stdout
 }
 
 // An answer that is to come is waited for as long as a busy machine may need,
@@ -328,9 +253,4 @@ func (tn tunnel) add(src, dst netip.Addr, spi uint32, reqid int) string {
 		algorithms = fmt.Sprintf("-E aes-gcm-16 0x%040x", spi)
 	}
 	return fmt.Sprintf("add %s %s esp %d -m tunnel -u %d %s %s;\n", src, dst, spi, reqid, tn.options, algorithms)
-}
-
-// setkey is the shell command that gives statements to setkey.
-func setkey(statements string) string {
-	return "setkey -c <<'END'\n" + strings.TrimSuffix(statements, "\n") + "\nEND\n"
 }

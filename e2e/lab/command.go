@@ -32,7 +32,7 @@ func (h *Host) Command(ctx context.Context, argv ...string) (Result, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := h.command(ctx, argv)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := h.start(cmd)
+	err := h.Start(cmd)
 	if err == nil {
 		err = cmd.Wait()
 	}
@@ -67,7 +67,7 @@ type Background struct {
 func (h *Host) Background(ctx context.Context, argv ...string) (*Background, error) {
 	b := &Background{cmd: h.command(ctx, argv), done: make(chan struct{})}
 	b.cmd.Stdout, b.cmd.Stderr = &b.output, &b.output
-	if err := h.start(b.cmd); err != nil {
+	if err := h.Start(b.cmd); err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", h.Name, strings.Join(argv, " "), err)
 	}
 	// Always waited for: the host can't end before its processes are reaped.
@@ -113,9 +113,10 @@ func (h *Host) command(ctx context.Context, argv []string) *exec.Cmd {
 	return cmd
 }
 
-// start starts a command in all of the host's namespaces. The caller must wait
-// for it.
-func (h *Host) start(cmd *exec.Cmd) error {
+// Start starts a command that its caller has made, in all of the host's
+// namespaces. The command's environment and path are the caller's business. The
+// caller must wait for it: the host can't end before its processes are reaped.
+func (h *Host) Start(cmd *exec.Cmd) error {
 	// Entering a mount namespace leads to its root directory.
 	dir, err := os.Getwd()
 	if err != nil {

@@ -36,6 +36,38 @@ type PingResult struct {
 // A request that the system refuses to send counts as sent: what is lost on the
 // way out is lost too.
 func (h *Host) Ping(ctx context.Context, p Ping) (PingResult, error) {
+	var conn *icmp.PacketConn
+	err := h.Do(func() (err error) {
+		conn, err = p.listen()
+		return err
+	})
+	var result PingResult
+	if err == nil {
+		result, err = p.run(ctx, conn)
+	}
+	if err != nil {
+		return result, fmt.Errorf("%s: ping %s: %w", h.Name, p.To, err)
+	}
+	return result, nil
+}
+
+// Run is [Host.Ping] on the machine that the calling program runs on.
+func (p Ping) Run(ctx context.Context) (PingResult, error) {
+	conn, err := p.listen()
+	if err != nil {
+		return PingResult{}, fmt.Errorf("ping %s: %w", p.To, err)
+	}
+	result, err := p.run(ctx, conn)
+	if err != nil {
+		return result, fmt.Errorf("ping %s: %w", p.To, err)
+	}
+	return result, nil
+}
+
+// run sends and receives with conn, which it closes.
+func (p Ping) run(ctx context.Context, conn *icmp.PacketConn) (result PingResult, err error) {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	if p.Count == 0 {
 		p.Count = 1
 	}
@@ -48,24 +80,6 @@ func (h *Host) Ping(ctx context.Context, p Ping) (PingResult, error) {
 	if p.Output == nil {
 		p.Output = io.Discard
 	}
-	result, err := h.ping(ctx, p)
-	if err != nil {
-		return result, fmt.Errorf("%s: ping %s: %w", h.Name, p.To, err)
-	}
-	return result, nil
-}
-
-func (h *Host) ping(ctx context.Context, p Ping) (result PingResult, err error) {
-	var conn *icmp.PacketConn
-	err = h.Do(func() (err error) {
-		conn, err = listenICMP(p.To, p.From)
-		return err
-	})
-	if err != nil {
-		return result, err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
 
 	// Others on the host may be waiting for answers too: random data tells ours.
 	data := make([]byte, p.Size)
@@ -153,13 +167,13 @@ func receive(conn *icmp.PacketConn, p Ping, id int, data []byte, answers chan<- 
 	}
 }
 
-func listenICMP(to, from netip.Addr) (*icmp.PacketConn, error) {
+func (p Ping) listen() (*icmp.PacketConn, error) {
 	network, local := "ip4:icmp", "0.0.0.0"
-	if to.Is6() {
+	if p.To.Is6() {
 		network, local = "ip6:ipv6-icmp", "::"
 	}
-	if from.IsValid() {
-		local = from.String()
+	if p.From.IsValid() {
+		local = p.From.String()
 	}
 	return icmp.ListenPacket(network, local)
 }

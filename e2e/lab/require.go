@@ -1,7 +1,9 @@
 package lab
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"sync"
 )
 
@@ -19,12 +21,24 @@ var available = sync.OnceValue(Available)
 // a skipped test would go unseen.
 func Require(t TB) {
 	t.Helper()
-	err := available()
-	if err == nil {
-		return
+	if err := available(); err != nil {
+		skip(t, "hosts", err)
 	}
+}
+
+// RequireProgram skips a test, in the same way, where a program of one of
+// Debian's packages is not installed.
+func RequireProgram(t TB, program, pkg string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		skip(t, fmt.Sprintf("%s, of Debian's package %s", program, pkg), err)
+	}
+}
+
+func skip(t TB, what string, err error) {
+	t.Helper()
 	if os.Getenv("CI") == "true" || os.Getenv("IFIPSEC_NO_SKIP") != "" {
-		t.Fatalf("this test needs hosts: %v", err)
+		t.Fatalf("this test needs %s: %v", what, err)
 	}
-	t.Skipf("SKIPPED, because it needs hosts: %v", err)
+	t.Skipf("SKIPPED, because it needs %s: %v", what, err)
 }

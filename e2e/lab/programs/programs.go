@@ -1,5 +1,5 @@
-// Package programs builds the programs under test, for the packages of tests
-// that use them as their users do.
+// Package programs builds the programs under test, and makes hosts that have
+// them, for the packages of tests that use them as their users do.
 package programs
 
 import (
@@ -23,7 +23,8 @@ import (
 func Run(m *testing.M, bin *string) int {
 	lab.Init()
 	if lab.Available() == nil {
-		dir, err := os.MkdirTemp("", "ifipsec-bin-")
+		var err error
+		dir, err = os.MkdirTemp("", "ifipsec-bin-")
 		if err == nil {
 			defer os.RemoveAll(dir)
 			err = Build(dir)
