@@ -52,7 +52,6 @@ func New(cfg Config) (*Engine, error) {
 		log:     cfg.Log,
 		offload: cfg.Offload,
 		host:    h,
-		sad:     sad.New(sad.Config{}),
 		spd:     spd.New(spd.Config{NewReqID: reqIDs.Next}),
 		ifs: ifnet.New(ifnet.Config{NewReqID: reqIDs.Next, NameTaken: func(name string) bool {
 			_, err := h.Link(name)
@@ -61,6 +60,7 @@ func New(cfg Config) (*Engine, error) {
 		tunnels: map[int]*dataplane.Tunnel{},
 		links:   map[int]string{},
 	}
+	e.sad = sad.New(sad.Config{Encapsulated: func(sa *sad.SA, usable bool) { e.plane.Encapsulated(sa, usable) }})
 	e.key = key.New(key.Config{SAD: e.sad, SPD: e.spd, Log: cfg.Log})
 	e.plane = dataplane.New(dataplane.Config{SAD: e.sad, Log: cfg.Log, NoSA: e.acquire})
 	if err := e.resync(); err != nil {

@@ -3,6 +3,7 @@
 package dataplane
 
 import (
+	"net/netip"
 	"testing"
 
 	"ifipsec/engine/algorithm"
@@ -38,7 +39,7 @@ func steady(t testing.TB, change func(*sad.Spec)) (out func(), in func()) {
 	addSA(t, h.sad, receive)
 
 	o := newOutbound(tunnel)
-	o.way, o.sender = path{kind: rawESP4, src: addrA, dst: addrC}, dev
+	o.way, o.sender = path{kind: inIPv4, src: addrA, dst: addrC}, dev
 	packet := ip4(1400)
 	out = func() {
 		for i := range batch {
@@ -47,7 +48,7 @@ func steady(t testing.TB, change func(*sad.Spec)) (out func(), in func()) {
 		o.process(batch)
 	}
 
-	i := newInbound(h.plane, nil)
+	i := newInbound(h.plane, inIPv4, nil)
 	var sealed [batch][]byte
 	arrivals := newArrivals()
 	for n := range sealed {
@@ -56,7 +57,7 @@ func steady(t testing.TB, change func(*sad.Spec)) (out func(), in func()) {
 	in = func() {
 		for n := range arrivals {
 			a := &arrivals[n]
-			a.src, a.dst, a.off = addrC, addrA, headroomIn
+			a.src, a.dst, a.off = netip.AddrPortFrom(addrC, 0), addrA, headroomIn
 			a.end = headroomIn + copy(a.buf[headroomIn:], sealed[n])
 		}
 		i.process(arrivals)

@@ -23,6 +23,8 @@ const (
 	PolicyDrops                 // pdrops: no running tunnel has the SA's endpoints and reqid, or somebody else sent it
 	TunnelSanity                // tunnel: the inner IP header contradicts the packet
 	Dummies                     // dummy packets (RFC 4303, section 2.6), dropped as they should be
+	NonESP                      // in UDP, with the non-ESP marker: a key daemon's (RFC 3948, section 2.2)
+	Keepalives                  // in UDP, NAT-keepalives (RFC 3948, section 2.3)
 	Congestion                  // marked as congested on its way, which the inner packet can't express (RFC 6040, section 4.2)
 
 	counterCount
@@ -32,7 +34,7 @@ const (
 func (c Counter) Name() string {
 	return [counterCount]string{
 		"hdrops", "nopf", "notdb", "badilen", "wrap", "badenc", "badauth", "replay", "input", "output",
-		"ibytes", "obytes", "toobig", "pdrops", "tunnel", "dummies", "congestion",
+		"ibytes", "obytes", "toobig", "pdrops", "tunnel", "dummies", "nonesp", "keepalives", "congestion",
 	}[c]
 }
 
@@ -55,6 +57,8 @@ func (c Counter) String() string {
 		"packets blocked due to policy",
 		"tunnel sanity check failures",
 		"dummy packets dropped",
+		"packets dropped; non-ESP marker",
+		"NAT-keepalives in",
 		"packets dropped; congestion that the inner packet can't express",
 	}[c]
 }

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"encoding/binary"
 	"math"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -46,7 +47,7 @@ func TestInboundDrops(t *testing.T) {
 	ce := sealed(ip4(100), protoIPv4)
 	ce.class = ecnCE
 	stranger, notHere := sealed(ip4(100), protoIPv4), sealed(ip4(100), protoIPv4)
-	stranger.src, notHere.dst = addrC, addrC
+	stranger.src, notHere.dst = netip.AddrPortFrom(addrC, 0), addrC
 
 	for name, c := range map[string]struct {
 		packets []arrival
@@ -87,7 +88,7 @@ func TestInboundDrops(t *testing.T) {
 			}
 			addSA(t, h.sad, s)
 			h.configure(t, addrA, addrB, 100)
-			newInbound(h.plane, nil).process(c.packets)
+			newInbound(h.plane, inIPv4, nil).process(c.packets)
 			got := h.plane.Counters()
 			want := Counters{Input: 1, InputBytes: got[InputBytes]}
 			want[c.want] = 1
@@ -108,7 +109,7 @@ func TestInboundReplay(t *testing.T) {
 	addSA(t, h.sad, s)
 	h.configure(t, addrA, addrB, 100)
 	packet := seal(t, s, 5, ip4(100), protoIPv4)
-	in := newInbound(h.plane, nil)
+	in := newInbound(h.plane, inIPv4, nil)
 	in.process([]arrival{arrive(packet, addrB, addrA), arrive(packet, addrB, addrA)})
 	in.process([]arrival{arrive(packet, addrB, addrA)})
 	if got := h.plane.Counters()[Replay]; got != 2 || len(h.tun.in) != 1 {
@@ -123,7 +124,7 @@ func TestInboundPaddingIsRemoved(t *testing.T) {
 	s := spec(10000, addrB, addrA, 100)
 	addSA(t, h.sad, s)
 	h.configure(t, addrA, addrB, 100)
-	newInbound(h.plane, nil).process([]arrival{
+	newInbound(h.plane, inIPv4, nil).process([]arrival{
 		arrive(seal(t, s, 1, append(ip4(100), make([]byte, 50)...), protoIPv4), addrB, addrA),
 		arrive(seal(t, s, 2, append(ip6(100), make([]byte, 50)...), protoIPv6), addrB, addrA),
 	})
@@ -147,7 +148,7 @@ func TestInboundTunnelsGetTheirOwn(t *testing.T) {
 	fromB, fromC := spec(10000, addrB, addrA, 100), spec(10001, addrC, addrA, 101)
 	addSA(t, h.sad, fromB)
 	addSA(t, h.sad, fromC)
-	in := newInbound(h.plane, nil)
+	in := newInbound(h.plane, inIPv4, nil)
 	for round := range uint64(3) {
 		var batch []arrival
 		for i := range uint64(10) {
@@ -213,25 +214,6 @@ func TestOutboundDrops(t *testing.T) {
 				t.Errorf("counters (-want +got):\n%s", diff)
 			}
 		})
-	}
-}
-
-// An SA for ESP in UDP must not send ESP right in IP.
-func TestOutboundInUDP(t *testing.T) {
-	t.Parallel()
-	h := newHost(t, newFakeNet(), addrA)
-	s := spec(10000, addrA, addrB, 100)
-	s.NATT = &sad.NATT{SrcPort: 4500, DstPort: 4500}
-	sa := addSA(t, h.sad, s)
-	h.configure(t, addrA, addrB, 100)
-	o := newOutbound(h.tunnel)
-	o.process(o.load(ip4(100), ip4(100)))
-	want := TunnelCounters{OutSend: 2}
-	if diff := cmp.Diff(want, h.tunnel.Counters()); diff != "" {
-		t.Errorf("counters (-want +got):\n%s", diff)
-	}
-	if n := sa.ESP.Sequence(); n != 0 {
-		t.Errorf("%d sequence numbers are used", n)
 	}
 }
 

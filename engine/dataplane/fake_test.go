@@ -87,36 +87,50 @@ func (f *fakeTUN) Name() (string, error)    { return "fake", nil }
 func (f *fakeTUN) Events() <-chan tun.Event { return nil }
 func (f *fakeTUN) BatchSize() int           { return f.batch }
 
+// The ways of ESP right in IP.
+var inIPv4, inIPv6 = kind{}, kind{six: true}
+
 // fakeNet connects planes that have one address each.
 type fakeNet struct {
-	mu    sync.Mutex
-	hosts map[netip.Addr]*fakeOuter
-	alter func(packet []byte) []byte // what happens to a packet on its way, nil for nothing
+	mu      sync.Mutex
+	sockets map[netip.AddrPort]*fakeOuter     // with port 0 for ESP right in IP
+	alter   func(packet []byte) []byte        // what happens to a packet on its way, nil for nothing
+	nat     map[netip.AddrPort]netip.AddrPort // as whom others see who sends
 }
 
-func newFakeNet() *fakeNet { return &fakeNet{hosts: make(map[netip.Addr]*fakeOuter)} }
+func newFakeNet() *fakeNet {
+	return &fakeNet{sockets: make(map[netip.AddrPort]*fakeOuter), nat: make(map[netip.AddrPort]netip.AddrPort)}
+}
 
 // open is a Config.open for the host with an address.
 func (n *fakeNet) open(addr netip.Addr) func(kind) (outer, error) {
-	return func(kind) (outer, error) {
+	return func(k kind) (outer, error) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		o := &fakeOuter{net: n, packets: make(chan arrival, 1024), closed: make(chan struct{})}
-		n.hosts[addr] = o
+		o := &fakeOuter{net: n, at: netip.AddrPortFrom(addr, k.port), packets: make(chan arrival, 1024), closed: make(chan struct{})}
+		n.sockets[o.at] = o
 		return o, nil
 	}
 }
 
 type fakeOuter struct {
 	net     *fakeNet
+	at      netip.AddrPort
 	packets chan arrival
 	closed  chan struct{}
 	batch   []arrival
 }
 
-func (o *fakeOuter) sender(p path, batch int) (sender, error) { return fakeSender{o.net, p}, nil }
+func (o *fakeOuter) sender(p path, batch int) (sender, error) { return fakeSender{o, o.net, p}, nil }
 func (o *fakeOuter) receiver() receiver                       { return o }
-func (o *fakeOuter) close() error                             { close(o.closed); return nil }
+
+func (o *fakeOuter) close() error {
+	o.net.mu.Lock()
+	defer o.net.mu.Unlock()
+	delete(o.net.sockets, o.at)
+	close(o.closed)
+	return nil
+}
 
 func (o *fakeOuter) receive() ([]arrival, error) {
 	o.batch = o.batch[:0]
@@ -138,13 +152,29 @@ func (o *fakeOuter) receive() ([]arrival, error) {
 }
 
 type fakeSender struct {
+	by   *fakeOuter
 	net  *fakeNet
 	path path
 }
 
 func (s fakeSender) send(packets []departure) error {
+	select {
+	case <-s.by.closed:
+		return os.ErrClosed
+	default:
+	}
+	from := netip.AddrPortFrom(s.path.src, s.path.kind.port)
+	at := netip.AddrPortFrom(s.path.dst, s.path.peerPort)
 	s.net.mu.Lock()
-	to, alter := s.net.hosts[s.path.dst], s.net.alter
+	for inside, outside := range s.net.nat {
+		if at == outside {
+			at = inside
+		}
+	}
+	to, alter := s.net.sockets[at], s.net.alter
+	if outside, ok := s.net.nat[from]; ok {
+		from = outside
+	}
 	s.net.mu.Unlock()
 	for i := range packets {
 		packets[i].sent = true
@@ -155,7 +185,8 @@ func (s fakeSender) send(packets []departure) error {
 		if to == nil {
 			continue
 		}
-		a := arrive(packet, s.path.src, s.path.dst)
+		a := arrive(packet, from.Addr(), at.Addr())
+		a.src = from
 		a.class = packets[i].class
 		select {
 		case to.packets <- a:
@@ -169,7 +200,7 @@ func (s fakeSender) send(packets []departure) error {
 func arrive(packet []byte, src, dst netip.Addr) arrival {
 	buf := make([]byte, headroomIn+len(packet), strideIn)
 	copy(buf[headroomIn:], packet)
-	return arrival{buf: buf, off: headroomIn, end: len(buf), src: src, dst: dst}
+	return arrival{buf: buf, off: headroomIn, end: len(buf), src: netip.AddrPortFrom(src, 0), dst: dst}
 }
 
 // ip4 is an IPv4 packet of a size.
@@ -232,7 +263,8 @@ type testHost struct {
 
 func newHost(t testing.TB, n *fakeNet, addr netip.Addr) *testHost {
 	t.Helper()
-	h := &testHost{sad: sad.New(sad.Config{}), tun: newFakeTUN()}
+	h := &testHost{tun: newFakeTUN()}
+	h.sad = sad.New(sad.Config{Encapsulated: func(sa *sad.SA, usable bool) { h.plane.Encapsulated(sa, usable) }})
 	h.plane = New(Config{SAD: h.sad, open: n.open(addr)})
 	h.tunnel = h.plane.Attach("ipsec0", h.tun)
 	t.Cleanup(func() {

@@ -22,16 +22,19 @@ const minSPI = 256 // RFC 4303, section 2.1
 // inbound is the way in from one outer socket.
 type inbound struct {
 	plane    *Plane
+	kind     kind
 	receiver receiver
 
 	// run of packets with the same SPI and addresses
-	spi      uint32
-	src, dst netip.Addr
-	sa       *sad.SA // nil: they are to be dropped, and counted under refusal
-	group    int     // of the tunnel, an index of groups
-	refusal  Counter
-	packets  uint64 // to be accounted to sa
-	bytes    uint64
+	spi     uint32
+	src     netip.AddrPort
+	dst     netip.Addr
+	sa      *sad.SA // nil: they are to be dropped, and counted under refusal
+	group   int     // of the tunnel, an index of groups
+	refusal Counter
+	moved   bool   // the peer is somewhere else than its SA says, if the packet proves to be from it
+	packets uint64 // to be accounted to sa
+	bytes   uint64
 
 	groups  []group
 	refused uint64 // packets that no tunnel wanted
@@ -44,7 +47,9 @@ type group struct {
 	bytes  uint64
 }
 
-func newInbound(p *Plane, r receiver) *inbound { return &inbound{plane: p, receiver: r} }
+func newInbound(p *Plane, k kind, r receiver) *inbound {
+	return &inbound{plane: p, kind: k, receiver: r}
+}
 
 // run carries packets until the socket is closed.
 func (in *inbound) run() {
@@ -79,6 +84,9 @@ func (in *inbound) process(arrivals []arrival) {
 // packet opens one packet and puts what is inside with its tunnel's.
 func (in *inbound) packet(a *arrival, counts *Counters) {
 	packet := a.buf[a.off:a.end]
+	if in.kind.port != 0 && !isESP(packet, counts) {
+		return
+	}
 	if len(packet) < 8 {
 		counts[HeaderDrops]++
 		return
@@ -106,6 +114,10 @@ func (in *inbound) packet(a *arrival, counts *Counters) {
 	counts[InputBytes] += uint64(len(payload))
 	in.packets++
 	in.bytes += uint64(len(payload))
+	if in.moved {
+		in.moved = false
+		in.groups[in.group].tunnel.follow(in.sa, in.src)
+	}
 	switch next {
 	case protoIPv4, protoIPv6:
 	case protoNoNextHead:
@@ -155,19 +167,20 @@ func (in *inbound) find() {
 	}
 	// What is not a tunnel's, a kernel would take as the host's own.
 	// There is no such way from here.
-	in.refusal = PolicyDrops
+	in.refusal, in.moved = PolicyDrops, false
 	t := in.plane.serving.Load().tunnels[sad.Index{Src: sa.Dst, Dst: sa.Src, ReqID: sa.ReqID}]
 	switch {
 	case t == nil:
 		in.complain("no running tunnel has the SA's endpoints and reqid", sa)
 	case sa.Mode == pfkey.ModeTransport:
 		in.complain("the SA is not of tunnel mode", sa)
-	case sa.NATT != nil:
-		in.complain("the SA is for ESP in UDP", sa)
-	case sa.Src != in.src:
+	case localPort(sa) != in.kind.port:
+		in.complain("the packets come by another way than the SA's: UDP port, or none", sa)
+	case source(sa) != in.src && !followable(sa):
 		in.complain("the sender is not the SA's source", sa)
 	default:
 		in.sa = sa
+		in.moved = source(sa) != in.src || t.moved.Load() != nil
 		in.group = in.groupOf(t)
 	}
 }

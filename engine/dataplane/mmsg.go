@@ -24,16 +24,16 @@ const bufferSize = 4 << 20
 // option is one of setsockopt(2).
 type option struct{ level, name, value int }
 
-// openSocket opens a raw socket for ESP.
-func openSocket(domain int, name string, options ...option) (*socket, error) {
-	fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protoESP)
+// openSocket opens a socket of a type and protocol.
+func openSocket(domain, kind, protocol int, name string, options ...option) (*socket, error) {
+	fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
-		return nil, fmt.Errorf("open a raw socket for %s: %w", name, err)
+		return nil, fmt.Errorf("open a socket for %s: %w", name, err)
 	}
 	for _, o := range options {
 		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
 			unix.Close(fd)
-			return nil, fmt.Errorf("option %d of a raw socket for %s: %w", o.name, name, err)
+			return nil, fmt.Errorf("option %d of a socket for %s: %w", o.name, name, err)
 		}
 	}
 	for _, o := range [][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
@@ -46,9 +46,17 @@ func openSocket(domain int, name string, options ...option) (*socket, error) {
 	conn, err := file.SyscallConn()
 	if err != nil {
 		file.Close()
-		return nil, fmt.Errorf("raw socket for %s: %w", name, err)
+		return nil, fmt.Errorf("socket for %s: %w", name, err)
 	}
 	return &socket{file: file, conn: conn}, nil
+}
+
+// use calls f with the file descriptor.
+func (s *socket) use(f func(fd int) error) (err error) {
+	if e := s.conn.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
+		return s.gone(e)
+	}
+	return err
 }
 
 func (s *socket) close() error {
@@ -70,23 +78,27 @@ func (s *socket) gone(err error) error {
 type messages struct {
 	socket  *socket
 	headers []unix.Mmsghdr
-	iovecs  []unix.Iovec
+	pieces  []unix.Iovec
 
 	// The system calls' arguments and results pass through fields, for the
 	// functions that the poller calls are made once.
 	send, receive func(fd uintptr) (done bool)
-	packets       []departure // being sent
-	next          int         // of them
-	count         int         // of messages received
-	errno         syscall.Errno
+	next, end     int             // of the messages being sent
+	errnos        []syscall.Errno // of the messages sent, 0 for success
+	count         int             // of messages received
+	errno         syscall.Errno   // of the last that failed
 }
 
-func newMessages(s *socket, n int) *messages {
-	m := &messages{socket: s, headers: make([]unix.Mmsghdr, n), iovecs: make([]unix.Iovec, n)}
+// newMessages returns n messages of as many pieces of data each.
+func newMessages(s *socket, n, pieces int) *messages {
+	m := &messages{
+		socket:  s,
+		headers: make([]unix.Mmsghdr, n),
+		pieces:  make([]unix.Iovec, n*pieces),
+		errnos:  make([]syscall.Errno, n),
+	}
 	for i := range m.headers {
-		h := &m.headers[i].Hdr
-		h.Iov = &m.iovecs[i]
-		h.SetIovlen(1)
+		m.setPieces(i, i*pieces, pieces)
 	}
 	m.send, m.receive = m.sendmmsg, m.recvmmsg
 	return m
@@ -105,19 +117,28 @@ func (m *messages) setControl(i int, control []byte) {
 	h.SetControllen(len(control))
 }
 
-// setBuffer sets the data of message i.
-func (m *messages) setBuffer(i int, b []byte) {
-	m.iovecs[i].Base = unsafe.SliceData(b)
-	m.iovecs[i].SetLen(len(b))
+// setPieces makes message i of n pieces.
+func (m *messages) setPieces(i, first, n int) {
+	h := &m.headers[i].Hdr
+	h.Iov = &m.pieces[first]
+	h.SetIovlen(n)
 }
 
-// sendAll sends the messages of packets. It waits while the socket is full. A
-// message that is refused is left out; the last refusal is returned.
-func (m *messages) sendAll(packets []departure) error {
-	m.next, m.packets, m.errno = 0, packets, 0
-	err := m.socket.conn.Write(m.send)
-	m.packets = nil
-	if err != nil {
+// setPiece sets the data of a piece.
+func (m *messages) setPiece(i int, b []byte) {
+	m.pieces[i].Base = unsafe.SliceData(b)
+	m.pieces[i].SetLen(len(b))
+}
+
+// sendAll sends the first n messages. It waits while the socket is full. A
+// message that is refused is left out and has its errno in errnos; the last
+// refusal is returned.
+func (m *messages) sendAll(n int) error {
+	m.next, m.end, m.errno = 0, n, 0
+	if err := m.socket.conn.Write(m.send); err != nil {
+		for i := m.next; i < n; i++ {
+			m.errnos[i] = syscall.EBADF
+		}
 		return m.socket.gone(err)
 	}
 	if m.errno != 0 {
@@ -126,21 +147,28 @@ func (m *messages) sendAll(packets []departure) error {
 	return nil
 }
 
+// sendEach is sendAll for messages that are a packet each.
+func (m *messages) sendEach(packets []departure) error {
+	err := m.sendAll(len(packets))
+	for i := range packets {
+		packets[i].sent = m.errnos[i] == 0
+	}
+	return err
+}
+
 func (m *messages) sendmmsg(fd uintptr) (done bool) {
-	for m.next < len(m.packets) {
+	for m.next < m.end {
 		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd,
-			uintptr(unsafe.Pointer(&m.headers[m.next])), uintptr(len(m.packets)-m.next), unix.MSG_DONTWAIT, 0, 0)
+			uintptr(unsafe.Pointer(&m.headers[m.next])), uintptr(m.end-m.next), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
-			for i := range m.packets[m.next:][:n] {
-				m.packets[m.next+i].sent = true
-			}
+			clear(m.errnos[m.next:][:n])
 			m.next += int(n)
 		case unix.EINTR:
 		case unix.EAGAIN:
 			return false
 		default:
-			m.errno = errno
+			m.errno, m.errnos[m.next] = errno, errno
 			m.next++
 		}
 	}
@@ -175,40 +203,6 @@ func (m *messages) recvmmsg(fd uintptr) (done bool) {
 			return true
 		}
 	}
-}
-
-// control builds ancillary data.
-type control []byte
-
-// add appends an item of a type that the kernel knows the size of.
-func addControl[T any](c control, level, kind int32, value T) control {
-	size := int(unsafe.Sizeof(value))
-	start := len(c)
-	c = append(c, make([]byte, unix.CmsgSpace(size))...)
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&c[start]))
-	h.Level, h.Type = level, kind
-	h.SetLen(unix.CmsgLen(size))
-	*(*T)(unsafe.Pointer(&c[start+unix.CmsgLen(0)])) = value
-	return c
-}
-
-// classControl completes the ancillary data of a message to send: the mark, if
-// there is one, and the traffic class at the end. plain is the length without
-// the class, which most packets do without.
-func classControl(c control, mark uint32, level, class int32) (whole control, plain int) {
-	if mark != 0 {
-		c = addControl(c, unix.SOL_SOCKET, unix.SO_MARK, mark)
-	}
-	return addControl(c, level, class, int32(0)), len(c)
-}
-
-// with returns the ancillary data for a traffic class.
-func (c control) with(class uint8, plain int) control {
-	if class == 0 {
-		return c[:plain]
-	}
-	*(*int32)(unsafe.Pointer(&c[plain+unix.CmsgLen(0)])) = int32(class)
-	return c
 }
 
 // What is received is put into buffers as large as a packet can be. A TUN device

@@ -111,10 +111,7 @@ func (o *outbound) process(n int) {
 
 // choose makes sender one for the SA, if it isn't.
 func (o *outbound) choose(sa *sad.SA, mark uint32) error {
-	way, err := pathOf(sa, mark)
-	if err != nil {
-		return err
-	}
+	way := pathOf(sa, o.tunnel.moved.Load(), mark)
 	if o.sender == nil || o.way != way {
 		sender, err := o.tunnel.sender(way, cap(o.batch))
 		if err != nil {
@@ -184,10 +181,14 @@ func (o *outbound) send(sa *sad.SA, counts *TunnelCounters) {
 	}
 	if err := o.sender.send(o.batch); err != nil {
 		o.complain(err)
+		if errors.Is(err, os.ErrClosed) {
+			// The port was given up, and may be wanted again.
+			o.sender = nil
+		}
 	}
 	// FreeBSD's lifetimes count what was encrypted, with the outer header,
 	// whether or not the network took it.
-	wire := uint64(len(o.batch) * outerHeaderLen(o.way.kind))
+	wire := uint64(len(o.batch) * o.way.kind.headerLen())
 	for i := range o.batch {
 		d := &o.batch[i]
 		wire += uint64(len(d.packet))

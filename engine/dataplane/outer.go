@@ -3,45 +3,59 @@ package dataplane
 import (
 	"fmt"
 	"net/netip"
-	"syscall"
 
 	"ifipsec/engine/sad"
 )
 
 // kind is a way of ESP packets between hosts.
-type kind uint8
+type kind struct {
+	six  bool   // IPv6 outside, else IPv4
+	port uint16 // our port of ESP in UDP (RFC 3948), 0 for ESP right in IP
+}
 
-const (
-	rawESP4 kind = iota // IPv4, protocol 50
-	rawESP6             // IPv6, next header 50
-
-	kinds
-)
-
-// rawKind is the kind for ESP right in IP to a peer.
-func rawKind(peer netip.Addr) kind {
-	if peer.Is4() {
-		return rawESP4
+// String returns words for errors and logs.
+func (k kind) String() string {
+	ip := "IPv4"
+	if k.six {
+		ip = "IPv6"
 	}
-	return rawESP6
+	if k.port == 0 {
+		return "ESP in " + ip
+	}
+	return fmt.Sprintf("ESP in UDP port %d of %s", k.port, ip)
+}
+
+// headerLen is the octets before the ESP header, without options.
+func (k kind) headerLen() (n int) {
+	if n = headerLen4; k.six {
+		n = headerLen6
+	}
+	if k.port != 0 {
+		n += udpHeaderLen
+	}
+	return n
 }
 
 // path is everything that the packets of a tunnel have in common outside.
 type path struct {
 	kind     kind
 	src, dst netip.Addr
+	peerPort uint16 // of ESP in UDP
 	mark     uint32 // SO_MARK, 0 for none
 }
 
-// pathOf is the path that an SA's packets take. EOPNOTSUPP: they travel in UDP.
-func pathOf(sa *sad.SA, mark uint32) (path, error) {
+// pathOf is the path that an SA's packets take. moved is where the peer is
+// found now, if it isn't where its SA says.
+func pathOf(sa *sad.SA, moved *mapping, mark uint32) path {
+	way := path{kind: kind{six: sa.Dst.Is6()}, src: sa.Src, dst: sa.Dst, mark: mark}
 	if sa.NATT != nil {
-		return path{}, errUDP
+		way.kind.port, way.peerPort = sa.NATT.SrcPort, sa.NATT.DstPort
+		if moved != nil && moved.configured == netip.AddrPortFrom(way.dst, way.peerPort) {
+			way.dst, way.peerPort = moved.now.Addr(), moved.now.Port()
+		}
 	}
-	return path{kind: rawKind(sa.Dst), src: sa.Src, dst: sa.Dst, mark: mark}, nil
+	return way
 }
-
-var errUDP = fmt.Errorf("ESP in UDP is not possible: %w", syscall.EOPNOTSUPP)
 
 // outer is a socket that ESP packets leave and arrive by.
 type outer interface {
@@ -78,26 +92,21 @@ type receiver interface {
 
 // arrival is what arrived in a buffer.
 type arrival struct {
-	buf      []byte // at least headroomIn octets before the packet, and room to grow after it
-	off, end int    // the ESP packet is buf[off:end]
-	src, dst netip.Addr
+	buf      []byte         // at least headroomIn octets before the packet, and room to grow after it
+	off, end int            // the ESP packet is buf[off:end]
+	src      netip.AddrPort // port 0 of ESP right in IP
+	dst      netip.Addr
 	class    uint8 // traffic class of the outer header
 }
 
 // openOuter opens a socket of the kernel's.
 func openOuter(k kind) (outer, error) {
-	switch k {
-	case rawESP4:
-		return openRaw4()
-	default:
+	switch {
+	case k.port != 0:
+		return openUDP(k)
+	case k.six:
 		return openRaw6()
+	default:
+		return openRaw4()
 	}
-}
-
-// outerHeaderLen is the octets before the ESP header.
-func outerHeaderLen(k kind) int {
-	if k == rawESP4 {
-		return headerLen4
-	}
-	return headerLen6
 }

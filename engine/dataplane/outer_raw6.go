@@ -1,10 +1,7 @@
 package dataplane
 
 import (
-	"fmt"
 	"net/netip"
-	"strconv"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +12,7 @@ import (
 type raw6 struct{ *socket }
 
 func openRaw6() (outer, error) {
-	s, err := openSocket(unix.AF_INET6, "ESP in IPv6",
+	s, err := openSocket(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_ESP, "ESP in IPv6",
 		option{unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT},
 		option{unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1},
 		option{unix.SOL_IPV6, unix.IPV6_RECVTCLASS, 1})
@@ -25,38 +22,38 @@ func openRaw6() (outer, error) {
 	return raw6{s}, nil
 }
 
-type raw6Sender struct {
+func (r raw6) sender(p path, batch int) (sender, error) { return newRawSender(r.socket, p, batch) }
+
+// rawSender sends packets that the kernel has only to put into IP, of either
+// family.
+type rawSender struct {
 	*messages
-	classed []control // whole, with the traffic class at the end
-	plain   int       // length without the traffic class
+	six      bool
+	controls []control
+	plain    int // length of one without a traffic class
 }
 
-func (r raw6) sender(p path, batch int) (sender, error) {
-	var scope uint32
-	if zone := p.dst.Zone(); zone != "" {
-		n, err := strconv.ParseUint(zone, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("send to %v: the zone is not the number of a link: %w", p.dst, syscall.EINVAL)
-		}
-		scope = uint32(n)
+func newRawSender(s *socket, p path, batch int) (sender, error) {
+	// Linux wants a port of 0 or the protocol's number.
+	to, size, err := newSockaddr(netip.AddrPortFrom(p.dst, 0))
+	if err != nil {
+		return nil, err
 	}
-	s := &raw6Sender{messages: newMessages(r.socket, batch), classed: make([]control, batch)}
-	to := &unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: p.dst.As16(), Scope_id: scope}
+	out := &rawSender{messages: newMessages(s, batch, 1), six: p.kind.six, controls: make([]control, batch)}
 	for i := range batch {
-		s.setName(i, unsafe.Pointer(to), unsafe.Sizeof(*to))
-		// The kernel refuses a source that is not the host's.
-		c := addControl(nil, unix.SOL_IPV6, unix.IPV6_PKTINFO, unix.Inet6Pktinfo{Addr: p.src.As16(), Ifindex: scope})
-		s.classed[i], s.plain = classControl(c, p.mark, unix.SOL_IPV6, unix.IPV6_TCLASS)
+		out.setName(i, unsafe.Pointer(to), size)
+		out.controls[i] = pathControl(p, to.raw.Scope_id)
+		out.plain = len(out.controls[i])
 	}
-	return s, nil
+	return out, nil
 }
 
-func (s *raw6Sender) send(packets []departure) error {
+func (s *rawSender) send(packets []departure) error {
 	for i := range packets {
-		s.setBuffer(i, packets[i].packet)
-		s.setControl(i, s.classed[i].with(packets[i].class, s.plain))
+		s.setPiece(i, packets[i].packet)
+		s.setControl(i, s.controls[i][:s.plain].withClass(s.six, packets[i].class))
 	}
-	return s.sendAll(packets)
+	return s.sendEach(packets)
 }
 
 // raw6Receiver gets packets without the outer IPv6 header, which ancillary data
@@ -64,76 +61,59 @@ func (s *raw6Sender) send(packets []departure) error {
 type raw6Receiver struct {
 	*messages
 	arrivals []arrival
-	from     []unix.RawSockaddrInet6
+	named
+}
+
+// named is where the kernel writes from where messages came, and how.
+type named struct {
+	from     []sockaddr
 	controls []control
 	zone     zone
 }
 
-func (r raw6) receiver() receiver {
-	m := newMessages(r.socket, batchIn)
-	in := &raw6Receiver{
-		messages: m,
-		arrivals: newArrivals(),
-		from:     make([]unix.RawSockaddrInet6, batchIn),
-		controls: make([]control, batchIn),
+func newNamed(n int) named {
+	m := named{from: make([]sockaddr, n), controls: make([]control, n)}
+	for i := range m.controls {
+		m.controls[i] = make(control, controlRoom)
 	}
+	return m
+}
+
+// prepare gives the messages the room, before each receive: the kernel writes
+// how much of it it has used.
+func (n *named) prepare(m *messages) {
+	for i := range n.from {
+		m.setName(i, unsafe.Pointer(&n.from[i]), unsafe.Sizeof(n.from[i]))
+		m.setControl(i, n.controls[i])
+	}
+}
+
+// ends is from where to where message i came.
+func (n *named) ends(m *messages, i int) (src netip.AddrPort, a account) {
+	a = n.controls[i][:m.headers[i].Hdr.Controllen].account()
+	src = n.from[i].addrPort()
+	a.dst = n.zone.scoped(a.dst, a.link)
+	return netip.AddrPortFrom(n.zone.scoped(src.Addr(), a.link), src.Port()), a
+}
+
+func (r raw6) receiver() receiver {
+	m := newMessages(r.socket, batchIn, 1)
+	in := &raw6Receiver{messages: m, arrivals: newArrivals(), named: newNamed(batchIn)}
 	for i := range in.arrivals {
-		m.setBuffer(i, in.arrivals[i].buf[headroomIn:])
-		in.controls[i] = make(control, unix.CmsgSpace(unix.SizeofInet6Pktinfo)+unix.CmsgSpace(4))
+		m.setPiece(i, in.arrivals[i].buf[headroomIn:])
 	}
 	return in
 }
 
 func (r *raw6Receiver) receive() ([]arrival, error) {
-	// The kernel writes how much of these it has used.
-	for i := range r.headers {
-		r.setName(i, unsafe.Pointer(&r.from[i]), unsafe.Sizeof(r.from[i]))
-		r.setControl(i, r.controls[i])
-	}
+	r.prepare(r.messages)
 	n, err := r.receiveSome()
 	for i := range r.arrivals[:n] {
 		a := &r.arrivals[i]
 		a.off, a.end = headroomIn, headroomIn+int(r.headers[i].Len)
-		a.src, a.dst, a.class = netip.AddrFrom16(r.from[i].Addr), netip.Addr{}, 0
-		r.ancillary(a, r.controls[i][:r.headers[i].Hdr.Controllen])
+		src, about := r.ends(r.messages, i)
+		// Linux puts the protocol where a port would be.
+		a.src, a.dst, a.class = netip.AddrPortFrom(src.Addr(), 0), about.dst, about.class
 	}
 	return r.arrivals[:n], err
-}
-
-// ancillary reads the destination and the traffic class.
-func (r *raw6Receiver) ancillary(a *arrival, c control) {
-	for len(c) >= unix.SizeofCmsghdr {
-		h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
-		if h.Len < unix.SizeofCmsghdr || uint64(h.Len) > uint64(len(c)) {
-			return
-		}
-		data := c[unix.CmsgLen(0):h.Len]
-		switch {
-		case h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
-			info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0]))
-			a.dst = netip.AddrFrom16(info.Addr)
-			if a.dst.IsLinkLocalUnicast() {
-				a.dst = a.dst.WithZone(r.zone.of(info.Ifindex))
-			}
-			if a.src.IsLinkLocalUnicast() {
-				a.src = a.src.WithZone(r.zone.of(info.Ifindex))
-			}
-		case h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_TCLASS && len(data) >= 4:
-			a.class = uint8(*(*int32)(unsafe.Pointer(&data[0])))
-		}
-		c = c[min(unix.CmsgSpace(len(data)), len(c)):]
-	}
-}
-
-// zone remembers the zone of the last link, so that a packet allocates none.
-type zone struct {
-	link uint32
-	text string
-}
-
-func (z *zone) of(link uint32) string {
-	if z.link != link || z.text == "" {
-		z.link, z.text = link, strconv.FormatUint(uint64(link), 10)
-	}
-	return z.text
 }

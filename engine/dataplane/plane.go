@@ -54,7 +54,8 @@ type Plane struct {
 
 	mu       sync.Mutex // guards what follows, and the replacing of serving
 	tunnels  map[*Tunnel]struct{}
-	outers   [kinds]outer
+	outers   map[kind]outer
+	encap    encapsulation
 	closed   bool
 	receives sync.WaitGroup
 }
@@ -74,6 +75,8 @@ func New(c Config) *Plane {
 		noSA:    c.NoSA,
 		open:    c.open,
 		tunnels: make(map[*Tunnel]struct{}),
+		outers:  make(map[kind]outer),
+		encap:   newEncapsulation(),
 	}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
@@ -111,6 +114,7 @@ func (p *Plane) shutDown() error {
 	p.closed = true
 	tunnels := maps.Clone(p.tunnels)
 	outers := p.outers
+	p.encap.stop()
 	p.mu.Unlock()
 
 	// The kernel takes milliseconds for each device, most of them waiting.
@@ -124,9 +128,7 @@ func (p *Plane) shutDown() error {
 	}
 	closing.Wait()
 	for _, o := range outers {
-		if o != nil {
-			errs = append(errs, o.close())
-		}
+		errs = append(errs, o.close())
 	}
 	p.receives.Wait()
 	return errors.Join(errs...)
@@ -137,16 +139,17 @@ func (p *Plane) outer(k kind) (outer, error) {
 	if p.closed {
 		return nil, fmt.Errorf("the data plane is closed: %w", syscall.ESHUTDOWN)
 	}
-	if p.outers[k] == nil {
-		o, err := p.open(k)
-		if err != nil {
-			return nil, err
-		}
-		p.outers[k] = o
-		in := newInbound(p, o.receiver())
-		p.receives.Go(in.run)
+	if o, isOpen := p.outers[k]; isOpen {
+		return o, nil
 	}
-	return p.outers[k], nil
+	o, err := p.open(k)
+	if err != nil {
+		return nil, err
+	}
+	p.outers[k] = o
+	in := newInbound(p, k, o.receiver())
+	p.receives.Go(in.run)
+	return o, nil
 }
 
 // serve makes a tunnel receive for its new settings, or for none. The caller
@@ -167,6 +170,12 @@ func (p *Plane) serve(t *Tunnel, old, next *Settings) error {
 			tunnels = make(map[sad.Index]*Tunnel)
 		}
 		tunnels[next.index()] = t
+	}
+	if old.serves() {
+		p.needPorts(old.index(), -1)
+	}
+	if next.serves() {
+		p.needPorts(next.index(), +1)
 	}
 	s := &serving{tunnels: tunnels, ends: make(map[ends]struct{}, len(tunnels))}
 	for i := range tunnels {

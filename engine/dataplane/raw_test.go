@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -110,10 +111,18 @@ func address(h int) error {
 	return nil
 }
 
-// sockets opens a socket of a kind in two hosts.
-func sockets(t *testing.T, k kind, mtu int) (hosts [2]outer) {
+// sockets opens a socket of a kind in two hosts, of which another program may
+// have the port.
+func sockets(t *testing.T, k kind, mtu int, shared bool) (hosts [2]outer) {
 	t.Helper()
 	inHosts(t, mtu, func(h int) (err error) {
+		if shared {
+			owner, err := bindUDP(k)
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { owner.close() })
+		}
 		hosts[h], err = openOuter(k)
 		if err == nil {
 			t.Cleanup(func() { hosts[h].close() })
@@ -141,32 +150,44 @@ func get(t *testing.T, r receiver, n int) (packets []arrival) {
 
 func TestRawSockets(t *testing.T) {
 	t.Parallel()
+	udp4, udp6 := kind{port: 4500}, kind{six: true, port: 4500}
 	for name, c := range map[string]struct {
-		kind  kind
-		addrs [2]netip.Addr
-		mark  uint32
+		kind   kind
+		addrs  [2]netip.Addr
+		mark   uint32
+		shared bool // the port is another program's
 	}{
-		"IPv4":            {kind: rawESP4, addrs: four},
-		"IPv4, mark":      {kind: rawESP4, addrs: four, mark: 7},
-		"IPv6":            {kind: rawESP6, addrs: six},
-		"IPv6, mark":      {kind: rawESP6, addrs: six, mark: 7},
-		"IPv6 link-local": {kind: rawESP6, addrs: linkLocal},
+		"UDP":                {kind: udp4, addrs: four},
+		"UDP, mark":          {kind: udp4, addrs: four, mark: 7},
+		"UDP6":               {kind: udp6, addrs: six},
+		"UDP6 link-local":    {kind: udp6, addrs: linkLocal},
+		"UDP shared":         {kind: udp4, addrs: four, shared: true},
+		"UDP6 shared":        {kind: udp6, addrs: six, shared: true},
+		"UDP6 shared, local": {kind: udp6, addrs: linkLocal, shared: true},
+
+		"IPv4":            {kind: inIPv4, addrs: four},
+		"IPv4, mark":      {kind: inIPv4, addrs: four, mark: 7},
+		"IPv6":            {kind: inIPv6, addrs: six},
+		"IPv6, mark":      {kind: inIPv6, addrs: six, mark: 7},
+		"IPv6 link-local": {kind: inIPv6, addrs: linkLocal},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			hosts := sockets(t, c.kind, 1500)
-			s, err := hosts[0].sender(path{kind: c.kind, src: c.addrs[0], dst: c.addrs[1], mark: c.mark}, 128)
+			hosts := sockets(t, c.kind, 1500, c.shared)
+			way := path{kind: c.kind, src: c.addrs[0], dst: c.addrs[1], peerPort: c.kind.port, mark: c.mark}
+			s, err := hosts[0].sender(way, 128)
 			if err != nil {
 				t.Fatal(err)
 			}
 			r := hosts[1].receiver()
+			from := netip.AddrPortFrom(c.addrs[0], c.kind.port)
 			// From packets without anything to such as have to be cut.
-			sizes := []int{8, 100, 1400, 1500, 3000, 8192, 100}
-			classes := []uint8{0, 0xb8, 0, 0x28, 0, 0xb8, 0}
+			sizes := []int{8, 100, 1400, 1500, 3000, 8192, 100, 1400, 1400, 1400, 1400, 1000, 100}
+			classes := []uint8{0, 0xb8, 0, 0x28, 0, 0xb8, 0, 0, 0, 0, 0x28, 0x28, 0}
 			for round := range 3 {
 				var batch []departure
 				for i, size := range sizes {
-					batch = append(batch, departure{packet: bytes.Repeat([]byte{byte(i + round)}, size), class: classes[i]})
+					batch = append(batch, departure{packet: bytes.Repeat([]byte{byte(i + round + 1)}, size), class: classes[i]})
 				}
 				if err := s.send(batch); err != nil {
 					t.Fatal(err)
@@ -178,9 +199,9 @@ func TestRawSockets(t *testing.T) {
 					if !bytes.Equal(a.buf[a.off:a.end], batch[i].packet) {
 						t.Errorf("packet %d arrives with %d octets, want %d", i, a.end-a.off, len(batch[i].packet))
 					}
-					if a.src != c.addrs[0] || a.dst != c.addrs[1] || a.class != classes[i] {
+					if a.src != from || a.dst != c.addrs[1] || a.class != classes[i] {
 						t.Errorf("packet %d arrives from %v to %v with class %#x; want %v, %v, %#x",
-							i, a.src, a.dst, a.class, c.addrs[0], c.addrs[1], classes[i])
+							i, a.src, a.dst, a.class, from, c.addrs[1], classes[i])
 					}
 				}
 			}
@@ -197,12 +218,12 @@ func TestRawSocketsRefuse(t *testing.T) {
 		addrs [2]netip.Addr
 		other netip.Addr
 	}{
-		"IPv4": {rawESP4, four, addrC},
-		"IPv6": {rawESP6, six, netip.MustParseAddr("2001:db8::7")},
+		"IPv4": {inIPv4, four, addrC},
+		"IPv6": {inIPv6, six, netip.MustParseAddr("2001:db8::7")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			hosts := sockets(t, c.kind, 1500)
+			hosts := sockets(t, c.kind, 1500, false)
 			s, err := hosts[0].sender(path{kind: c.kind, src: c.other, dst: c.addrs[1]}, 2)
 			if err != nil {
 				t.Fatal(err)
@@ -236,8 +257,8 @@ func TestRawSocketsMark(t *testing.T) {
 		kind  kind
 		addrs [2]netip.Addr
 	}{
-		"IPv4": {rawESP4, four},
-		"IPv6": {rawESP6, six},
+		"IPv4": {inIPv4, four},
+		"IPv6": {inIPv6, six},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -277,17 +298,41 @@ func TestRawSocketsMark(t *testing.T) {
 
 func TestRawSocketsClose(t *testing.T) {
 	t.Parallel()
-	hosts := sockets(t, rawESP4, 1500)
+	hosts := sockets(t, inIPv4, 1500, false)
 	r := hosts[0].receiver()
 	time.AfterFunc(10*time.Millisecond, func() { hosts[0].close() })
 	if _, err := r.receive(); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("received after closing: %v, want %v", err, os.ErrClosed)
 	}
-	s, err := hosts[0].sender(path{kind: rawESP4, src: addrA, dst: addrB}, 1)
+	s, err := hosts[0].sender(path{kind: inIPv4, src: addrA, dst: addrB}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := s.send([]departure{{packet: make([]byte, 8)}}); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("sent after closing: %v, want %v", err, os.ErrClosed)
+	}
+}
+
+// Packets that the kernel has joined are told apart without its help.
+func TestSegmentLen(t *testing.T) {
+	t.Parallel()
+	esp := func(seq byte, size int) []byte {
+		return append([]byte{0, 0, 1, 0, 0, 0, 0, seq}, make([]byte, size-8)...)
+	}
+	for name, c := range map[string]struct {
+		packets [][]byte
+		want    int
+	}{
+		"one":           {[][]byte{esp(1, 1400)}, 0},
+		"two":           {[][]byte{esp(1, 1400), esp(2, 1400)}, 1400},
+		"a shorter one": {[][]byte{esp(1, 1400), esp(2, 60)}, 1400},
+		"many":          {[][]byte{esp(254, 100), esp(255, 100), esp(0, 100)}, 100},
+		"other numbers": {[][]byte{esp(1, 100), esp(3, 100)}, 0},
+		"tiny":          {[][]byte{esp(1, 8)}, 0},
+		"keepalive":     {[][]byte{{0xff}}, 0},
+	} {
+		if got := segmentLen(slices.Concat(c.packets...)); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
 	}
 }

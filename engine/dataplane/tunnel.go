@@ -37,7 +37,10 @@ type Tunnel struct {
 	dev   tun.Device
 
 	settings atomic.Pointer[Settings]
+	moved    atomic.Pointer[mapping] // nil if the peer is where its SAs say
 	counters tunnelCounters
+
+	kept uint64 // OutPackets at the last look for keepalives; the plane's lock guards it
 
 	close func() error
 	sends sync.WaitGroup
@@ -78,7 +81,7 @@ func (t *Tunnel) Configure(s Settings) error {
 		return fmt.Errorf("tunnel %s: %w", t.name, os.ErrClosed)
 	}
 	if s.Running {
-		if _, err := p.outer(rawKind(s.Dst)); err != nil {
+		if _, err := p.outer(kind{six: s.Dst.Is6()}); err != nil {
 			return fmt.Errorf("tunnel %s: %w", t.name, err)
 		}
 	}

@@ -158,6 +158,9 @@ func (db *DB) link(sa *SA) {
 		sa.elem = h.larval.PushFront(sa)
 		return
 	}
+	if sa.NATT != nil {
+		db.encapsulated(sa, true)
+	}
 	if sa.State() == pfkey.StateMature {
 		h.mature++
 	}
@@ -176,6 +179,9 @@ func (db *DB) unlink(sa *SA) {
 	h := sa.head
 	h.larval.Remove(sa.elem) // Remove looks whether the element is of the list
 	h.alive.Remove(sa.elem)
+	if sa.NATT != nil && sa.State() != pfkey.StateLarval {
+		db.encapsulated(sa, false)
+	}
 	if sa.State() == pfkey.StateMature {
 		h.mature--
 	}

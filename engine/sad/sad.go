@@ -57,6 +57,12 @@ type Config struct {
 	// SAs, it must be the last process's. nil: random octets.
 	Store  Store
 	Secret []byte
+
+	// Encapsulated is told of every ESP SA with a NATT that becomes usable or
+	// ceases to be in the database, in the order of the changes, for somebody
+	// must open the port. It is called under the database's lock, so it may
+	// use Inbound and Outbound only. It may be nil.
+	Encapsulated func(sa *SA, usable bool)
 }
 
 // DB is a security association database. It must be made with [New].
@@ -66,6 +72,8 @@ type DB struct {
 	preferOld bool
 	larval    time.Duration
 	store     Store // nil if nothing is kept
+
+	encapsulated func(sa *SA, usable bool)
 
 	// SPIs are unique in the system, for all types and destinations, as they
 	// are since FreeBSD 11.1.
@@ -96,6 +104,8 @@ func New(c Config) *DB {
 		pairs:     map[pairKey]map[*head]struct{}{},
 		used:      usedKeys{secret: c.Secret, hashes: map[uint64]struct{}{}},
 		store:     c.Store,
+
+		encapsulated: c.Encapsulated,
 	}
 	if db.used.secret == nil {
 		db.used.secret = make([]byte, sha256.Size)
@@ -106,6 +116,9 @@ func New(c Config) *DB {
 	}
 	if db.rand == nil {
 		db.rand = rand.Reader
+	}
+	if db.encapsulated == nil {
+		db.encapsulated = func(*SA, bool) {}
 	}
 	if db.larval == 0 {
 		db.larval = DefaultLarvalLifetime
