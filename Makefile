@@ -2,6 +2,7 @@
 # make demo       the manual page's example on two hosts that it makes itself
 # make test       the whole suite (root: it makes network namespaces)
 # make interop    against other implementations, and prints what was tried
+# make bench      how fast it is beside wireguard-go, into docs/performance.*
 # make ci         all that a change must pass
 # make install    PREFIX=/usr/local, DESTDIR=
 
@@ -13,7 +14,7 @@ MAN      = $(DESTDIR)$(PREFIX)/share/man
 
 PROGRAMS = ifconfig-ipsec setkey ipsecd
 
-.PHONY: all build demo test interop ci fmt tidy vet staticcheck test-race install clean deps deps-interop deps-ci
+.PHONY: all build demo test bench interop ci fmt tidy vet staticcheck test-race install clean deps deps-interop deps-ci
 .DEFAULT_GOAL := build
 
 all: build
@@ -33,6 +34,12 @@ interop: deps-interop
 	@rm -rf bin/tables && mkdir -p bin/tables
 	@IFIPSEC_NO_SKIP=1 IFIPSEC_TABLES=$(CURDIR)/bin/tables $(GO) test -count=1 ./e2e/interop/... || failed=1; \
 		cat bin/tables/*; exit $${failed:-0}
+
+# BENCH=-quick shows that it works; go run ./e2e/bench -h has the other options.
+BENCH = -docs docs
+
+bench: deps
+	$(GO) run ./e2e/bench $(BENCH)
 
 ci: deps-ci fmt tidy vet staticcheck test-race interop
 
@@ -64,7 +71,7 @@ clean:
 	rm -rf bin
 
 # What the tests need beyond Go, make and root, from Debian's packages.
-DEPS = unshare:util-linux setpriv:util-linux mandoc:mandoc
+DEPS = unshare:util-linux setpriv:util-linux mandoc:mandoc iperf3:iperf3
 
 # The other implementations, and what configures them.
 DEPS_INTEROP = linux.uml:user-mode-linux ip:iproute2

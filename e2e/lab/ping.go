@@ -25,6 +25,9 @@ type Ping struct {
 	Interval time.Duration // from one request to the next
 	Timeout  time.Duration // for the last answer; 0: a second
 	Output   io.Writer     // told what ping(8) would print; nil: nobody
+
+	// Answered is told the round-trip time of each answer; nil: nobody.
+	Answered func(time.Duration)
 }
 
 // PingResult says what became of a [Ping].
@@ -124,8 +127,12 @@ func (p Ping) run(ctx context.Context, conn *icmp.PacketConn) (result PingResult
 				fmt.Fprintf(p.Output, "%d bytes from %s: icmp_seq=%d (DUP!)\n", p.Size+8, p.To, seq)
 				continue
 			}
+			took := time.Since(sent[seq])
 			fmt.Fprintf(p.Output, "%d bytes from %s: icmp_seq=%d time=%.3f ms\n",
-				p.Size+8, p.To, seq, float64(time.Since(sent[seq]).Nanoseconds())/1e6)
+				p.Size+8, p.To, seq, float64(took.Nanoseconds())/1e6)
+			if p.Answered != nil {
+				p.Answered(took)
+			}
 			sent[seq] = time.Time{}
 			result.Received++
 		}
