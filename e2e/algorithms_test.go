@@ -16,7 +16,7 @@ var (
 	}{
 		{"null", 0}, {"rijndael-cbc", 16}, {"aes-cbc", 24}, {"rijndael-cbc", 32},
 		{"aes-ctr", 20}, {"aes-ctr", 36}, {"des-cbc", 8}, {"3des-cbc", 24},
-		{"blowfish-cbc", 16}, {"cast128-cbc", 16},
+		{"blowfish-cbc", 16}, {"cast128-cbc", 16}, {"cast128-cbc", 10}, {"camellia-cbc", 16}, {"camellia-cbc", 32},
 	}
 	aeads = []struct {
 		name string

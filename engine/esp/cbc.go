@@ -4,33 +4,22 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/des"
-	"fmt"
-	"syscall"
+
+	"ifipsec/engine/esp/camellia"
+	"ifipsec/engine/esp/cast128"
 
 	//lint:ignore SA1019 SAs with this cipher must still work with their peers
 	"golang.org/x/crypto/blowfish"
-	//lint:ignore SA1019 SAs with this cipher must still work with their peers
-	"golang.org/x/crypto/cast5"
 )
 
-// The block ciphers of RFC 2405, 2451 and 3602.
+// The block ciphers of RFC 2405, 2451, 3602 and 4312.
 
 func newAES(key []byte) (cipher.Block, error)       { return aes.NewCipher(key) }
 func newDES(key []byte) (cipher.Block, error)       { return des.NewCipher(key) }
 func newTripleDES(key []byte) (cipher.Block, error) { return des.NewTripleDESCipher(key) }
 func newBlowfish(key []byte) (cipher.Block, error)  { return blowfish.NewCipher(key) }
-
-// newCAST128 pads a short key with zeros as RFC 2144, section 2.5 has it.
-// Keys up to 80 bits would also need 12 rounds in place of 16, which package
-// cast5 does not have.
-func newCAST128(key []byte) (cipher.Block, error) {
-	if len(key) <= 10 {
-		return nil, fmt.Errorf("keys up to 80 bits are not implemented: %w", syscall.EOPNOTSUPP)
-	}
-	var padded [cast5.KeySize]byte
-	copy(padded[:], key)
-	return cast5.NewCipher(padded[:])
-}
+func newCAST128(key []byte) (cipher.Block, error)   { return cast128.NewCipher(key) }
+func newCamellia(key []byte) (cipher.Block, error)  { return camellia.NewCipher(key) }
 
 // cbcMode is a cipher.BlockMode that can begin another message, as those of
 // CBC in package crypto/cipher do.

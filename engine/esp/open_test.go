@@ -205,10 +205,7 @@ func TestNewErrors(t *testing.T) {
 		{"AEAD key without salt", aes, func(c *Config) { c.Encryption = algorithm.EncryptAESGCM16 }, syscall.EINVAL, "the last 32 are salt"},
 		{"replay window", aes, func(c *Config) { c.ReplayWindow = MaxReplayWindow + 1 }, syscall.EINVAL, "replay window of 16777217 packets"},
 		{"padding", aes, func(c *Config) { c.Padding = 3 }, syscall.EINVAL, "padding"},
-		{"camellia", aes, func(c *Config) { c.Encryption = algorithm.EncryptCamellia }, syscall.EOPNOTSUPP, "camellia-cbc is not implemented"},
 		{"twofish", aes, func(c *Config) { c.Encryption = algorithm.EncryptTwofish }, syscall.EOPNOTSUPP, "twofish-cbc is not implemented"},
-		{"short CAST-128 key", Config{Encryption: algorithm.EncryptCAST128, EncryptionKey: key(80)}, func(*Config) {},
-			syscall.EOPNOTSUPP, "cast128-cbc: keys up to 80 bits are not implemented"},
 	} {
 		c := tt.from
 		tt.with(&c)

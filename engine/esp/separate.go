@@ -46,6 +46,7 @@ var ciphers = map[uint8]func(key []byte, r *random) (func() encryption, error){
 	algorithm.Encrypt3DES:     cbc(newTripleDES),
 	algorithm.EncryptBlowfish: cbc(newBlowfish),
 	algorithm.EncryptCAST128:  cbc(newCAST128),
+	algorithm.EncryptCamellia: cbc(newCamellia),
 	algorithm.EncryptAESCTR:   newCTR,
 }
 
