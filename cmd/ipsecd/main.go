@@ -39,12 +39,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("ipsecd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: ipsecd [-v] [-no-offload]\n       ipsecd -status [-json]\n       ipsecd -stop\n       ipsecd -version")
+		fmt.Fprintln(stderr, "usage: ipsecd [-v] [-no-offload]\n       ipsecd -status [-json]\n       ipsecd -esp-sa\n       ipsecd -stop\n       ipsecd -version")
 		flags.PrintDefaults()
 	}
 	stop := flags.Bool("stop", false, "end the daemon of this network namespace")
 	show := flags.Bool("status", false, "print what the daemon of this network namespace has counted")
 	asJSON := flags.Bool("json", false, "with -status: all counters, as JSON")
+	table := flags.Bool("esp-sa", false, "print the SAs, with their keys, as Wireshark's table esp_sa")
 	version := flags.Bool("version", false, "print the version")
 	verbose := flags.Bool("v", false, "log every change of configuration")
 	noOffload := flags.Bool("no-offload", false, "open TUN devices without segmentation offload, for kernels that refuse it")
@@ -60,8 +61,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		misuse = fmt.Sprintf("unexpected argument %q", flags.Arg(0))
 	case *asJSON && !*show:
 		misuse = "-json goes with -status"
-	case *stop && *show, *stop && *version, *show && *version:
-		misuse = "one of -stop, -status and -version"
+	case countTrue(*stop, *show, *table, *version) > 1:
+		misuse = "one of -stop, -status, -esp-sa and -version"
 	}
 	if misuse != "" {
 		fmt.Fprintln(stderr, "ipsecd:", misuse)
@@ -75,6 +76,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "ipsecd", buildVersion())
 	case *show:
 		err = status(stdout, *asJSON)
+	case *table:
+		err = espSA(stdout)
 	case *stop:
 		var dir rundir.Dir
 		if dir, err = rundir.Current(); err == nil {
@@ -95,6 +98,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+func countTrue(all ...bool) (n int) {
+	for _, is := range all {
+		if is {
+			n++
+		}
+	}
+	return n
 }
 
 // serve is the daemon's life. It returns nil when a signal ended it.

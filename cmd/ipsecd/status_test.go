@@ -32,7 +32,7 @@ func TestCommandLine(t *testing.T) {
 		"-frobnicate":   {2, "flag provided but not defined"},
 		"now":           {2, `unexpected argument "now"`},
 		"-json":         {2, "-json goes with -status"},
-		"-stop -status": {2, "one of -stop, -status and -version"},
+		"-stop -status": {2, "one of -stop, -status, -esp-sa and -version"},
 	} {
 		var stdout, stderr strings.Builder
 		if got := run(strings.Fields(args), &stdout, &stderr); got != want.status {
