@@ -21,6 +21,7 @@ import (
 	"ifipsec/engine"
 	"ifipsec/engine/control"
 	"ifipsec/engine/keysock"
+	"ifipsec/engine/privilege"
 	"ifipsec/engine/rundir"
 )
 
@@ -111,8 +112,8 @@ func countTrue(all ...bool) (n int) {
 
 // serve is the daemon's life. It returns nil when a signal ended it.
 func serve(log *slog.Logger, offload bool) (err error) {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("must be root, to make interfaces and send packets: %w", syscall.EPERM)
+	if err := confine(log); err != nil {
+		return err
 	}
 	dir, err := rundir.Current()
 	if err != nil {
@@ -150,6 +151,25 @@ func serve(log *slog.Logger, offload bool) (err error) {
 		e.Run,
 	)
 	log.Info("ipsecd ends", "error", err)
+	return err
+}
+
+// confine gives up the privileges that the daemon does not need.
+func confine(log *slog.Logger) error {
+	if err := privilege.Check(); err != nil {
+		return err
+	}
+	if err := privilege.LockMemory(); err != nil {
+		log.Warn("memory is not locked, so keys may get into swap space", "error", err)
+	}
+	if err := privilege.Drop(); err != nil {
+		return err
+	}
+	err := privilege.Seal()
+	if errors.Is(err, errors.ErrUnsupported) {
+		log.Warn("system calls are not filtered", "error", err)
+		err = nil
+	}
 	return err
 }
 

@@ -1,6 +1,7 @@
 // Demo types the example of if_ipsec(4) on two hosts that it makes itself, and
 // shows that the tunnel works: pings, a TCP stream, and a capture of the cable
-// that holds nothing but ESP. It needs root, and leaves nothing behind.
+// that holds nothing but ESP. It leaves nothing behind. Who is not root needs a
+// machine that lets everybody make namespaces and open /dev/net/tun.
 //
 //	demo [-bin DIR]
 package main
@@ -14,6 +15,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -36,6 +38,9 @@ func main() {
 	lab.Init()
 	bin := flag.String("bin", "bin", "directory of ifconfig, setkey and ipsecd")
 	flag.Parse()
+	if os.Geteuid() != 0 {
+		os.Exit(asRoot())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, timeLimit)
@@ -46,6 +51,24 @@ func main() {
 		fmt.Fprintln(os.Stderr, "\ndemo: FAILED:", err)
 		os.Exit(1)
 	}
+}
+
+// asRoot runs the demo as root of a user namespace.
+func asRoot() (exit int) {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}},
+		Pdeathsig:   unix.SIGKILL,
+	}
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		fmt.Fprintln(os.Stderr, "demo: FAILED: this is not root, and there can be no namespace where it is:", err)
+		return 1
+	}
+	return cmd.ProcessState.ExitCode()
 }
 
 // What is typed, as the manual page has it.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -49,17 +50,14 @@ func Dial[C any](d Dir, dial func() (C, error)) (C, error) {
 // daemon has this namespace. The program is the ipsecd beside the calling
 // command, or else the one on PATH.
 func (d Dir) Start() error {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("%w, and only root may start it: %w", ErrNotRunning, syscall.EPERM)
-	}
 	program, err := findDaemon()
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(string(d), 0o755); err != nil {
-		return fmt.Errorf("start ipsecd: %w", err)
+	log, err := d.log()
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		return fmt.Errorf("%w, and only root may start it: %w", ErrNotRunning, err)
 	}
-	log, err := os.OpenFile(d.LogFile(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("start ipsecd: %w", err)
 	}
@@ -99,6 +97,14 @@ func (d Dir) Start() error {
 	default:
 		return fmt.Errorf("ipsecd ended before it was ready; its log is %s", d.LogFile())
 	}
+}
+
+// log opens the daemon's log, in its directory, which it makes.
+func (d Dir) log() (*os.File, error) {
+	if err := os.MkdirAll(string(d), 0o755); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(d.LogFile(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 }
 
 func findDaemon() (string, error) {
