@@ -63,7 +63,7 @@ func (h *Handler) entry(sa *sad.SA) *pfkey.Message {
 	if sa.Hard != (sad.Lifetime{}) || sa.Soft != (sad.Lifetime{}) {
 		m.Exts = append(m.Exts, limit(pfkey.ExtLifetimeHard, sa.Hard), limit(pfkey.ExtLifetimeSoft, sa.Soft))
 	}
-	m.Exts = append(m.Exts, current(sa), host(pfkey.ExtAddressSrc, sa.Src), host(pfkey.ExtAddressDst, sa.Dst))
+	m.Exts = append(m.Exts, h.current(sa), host(pfkey.ExtAddressSrc, sa.Src), host(pfkey.ExtAddressDst, sa.Dst))
 	if auth != nil {
 		m.Exts = append(m.Exts, &pfkey.Key{Kind: pfkey.ExtKeyAuth, Bits: 8 * len(auth), Key: auth})
 	}
@@ -114,20 +114,20 @@ func limit(kind pfkey.ExtType, l sad.Lifetime) *pfkey.Lifetime {
 	return &pfkey.Lifetime{Kind: kind, Allocations: l.Allocations, Bytes: l.Bytes, AddTime: l.AddTime, UseTime: l.UseTime}
 }
 
-func current(sa *sad.SA) *pfkey.Lifetime {
+func (h *Handler) current(sa *sad.SA) *pfkey.Lifetime {
 	c := sa.Current()
 	return &pfkey.Lifetime{
 		Kind: pfkey.ExtLifetimeCurrent, Allocations: uint32(c.Packets), Bytes: c.Bytes,
-		AddTime: seconds(sa.Created), UseTime: seconds(c.FirstUsed),
+		AddTime: h.seconds(sa.Created), UseTime: h.seconds(c.FirstUsed),
 	}
 }
 
 // seconds is a time as current lifetimes have it: since the epoch, 0 for never.
-func seconds(t time.Time) uint64 {
+func (h *Handler) seconds(t time.Time) uint64 {
 	if t.IsZero() {
 		return 0
 	}
-	return uint64(t.Unix())
+	return uint64(h.wall(t).Unix())
 }
 
 // host is an address extension without port, prefix and protocol.

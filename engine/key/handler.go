@@ -23,7 +23,12 @@ type Config struct {
 	SAD *sad.DB
 	SPD *spd.DB
 	Now func() time.Time // for the rate of ACQUIRE; nil: time.Now
-	Log *slog.Logger     // nil discards
+
+	// Wall makes what the databases' clock shows a time for people; nil: it is
+	// one.
+	Wall func(time.Time) time.Time
+
+	Log *slog.Logger // nil discards
 }
 
 // Handler answers requests and tells the sessions what they should hear. It
@@ -32,6 +37,7 @@ type Handler struct {
 	sad       *sad.DB
 	spd       *spd.DB
 	log       *slog.Logger
+	wall      func(time.Time) time.Time
 	supported []pfkey.Extension // of the answer to REGISTER
 	acquires  acquires
 
@@ -49,6 +55,9 @@ func New(c Config) *Handler {
 	h := &Handler{sad: c.SAD, spd: c.SPD, log: c.Log, supported: supported()}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
+	}
+	if h.wall = c.Wall; h.wall == nil {
+		h.wall = func(t time.Time) time.Time { return t }
 	}
 	h.acquires.now = c.Now
 	if h.acquires.now == nil {

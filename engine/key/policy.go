@@ -14,12 +14,12 @@ func (h *Handler) PoliciesChanged(added, removed []*spd.Policy) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, p := range removed {
-		m := policy(p)
+		m := h.policy(p)
 		m.Type = pfkey.TypeSPDDelete
 		h.tell(m, everybody, nil)
 	}
 	for _, p := range added {
-		m := policy(p)
+		m := h.policy(p)
 		m.Type = pfkey.TypeSPDAdd
 		h.tell(m, everybody, nil)
 	}
@@ -98,7 +98,7 @@ func (h *Handler) spdGet(_ *Session, m *pfkey.Message) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	reply := policy(p)
+	reply := h.policy(p)
 	reply.Type, reply.Seq, reply.PID = m.Type, m.Seq, m.PID
 	return answer{message: reply}, nil
 }
@@ -115,7 +115,7 @@ func (h *Handler) spdDump(_ *Session, m *pfkey.Message) (answer, error) {
 	}
 	return answer{dump: func(yield func(*pfkey.Message) bool) {
 		for i, p := range policies {
-			reply := policy(p)
+			reply := h.policy(p)
 			reply.Type, reply.Seq, reply.PID = m.Type, uint32(len(policies)-1-i), m.PID
 			if !yield(reply) {
 				return
@@ -150,13 +150,13 @@ func prefix(a *pfkey.Address) netip.Prefix {
 
 // policy is what GET and DUMP answer of a policy, but for the type, the sequence
 // number and the PID.
-func policy(p *spd.Policy) *pfkey.Message {
+func (h *Handler) policy(p *spd.Policy) *pfkey.Message {
 	m := &pfkey.Message{Reserved: references}
 	m.Exts = append(selector(p), &pfkey.Policy{
 		Type: p.Type, Dir: p.Dir, Scope: p.Scope, ID: p.ID, Priority: p.Priority, Requests: p.Requests,
 	})
 	if p.AddTime != 0 || p.UseTime != 0 {
-		m.Exts = append(m.Exts, policyLifetimes(p)...)
+		m.Exts = append(m.Exts, h.policyLifetimes(p)...)
 	}
 	return m
 }
@@ -168,9 +168,9 @@ func selector(p *spd.Policy) []pfkey.Extension {
 	}
 }
 
-func policyLifetimes(p *spd.Policy) []pfkey.Extension {
+func (h *Handler) policyLifetimes(p *spd.Policy) []pfkey.Extension {
 	return []pfkey.Extension{
-		&pfkey.Lifetime{Kind: pfkey.ExtLifetimeCurrent, AddTime: seconds(p.Created), UseTime: seconds(p.LastUsed())},
+		&pfkey.Lifetime{Kind: pfkey.ExtLifetimeCurrent, AddTime: h.seconds(p.Created), UseTime: h.seconds(p.LastUsed())},
 		&pfkey.Lifetime{Kind: pfkey.ExtLifetimeHard, AddTime: p.AddTime, UseTime: p.UseTime},
 	}
 }

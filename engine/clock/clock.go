@@ -1,0 +1,71 @@
+// Package clock is the time that lifetimes are counted in: CLOCK_BOOTTIME,
+// which goes on while the machine sleeps, is the same for every process until
+// the machine is started anew, and knows nothing of what is done to the wall
+// clock.
+package clock
+
+import (
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// step is the least difference that counts as a step of the wall clock. Two
+// clocks can't be read at the same moment, and what was shown once as one
+// second should not be shown as another.
+const step = 100 * time.Millisecond
+
+// Clock tells the time. Its methods may be called concurrently.
+type Clock struct {
+	boot, wall func() time.Duration // the clocks, as they are
+	offset     atomic.Int64         // of the wall clock, in nanoseconds
+}
+
+// New returns a clock. offset is the [Clock.Offset] of a clock of another
+// process, or 0.
+func New(offset time.Duration) *Clock {
+	return newClock(offset, read(unix.CLOCK_BOOTTIME), read(unix.CLOCK_REALTIME))
+}
+
+func newClock(offset time.Duration, boot, wall func() time.Duration) *Clock {
+	c := &Clock{boot: boot, wall: wall}
+	c.offset.Store(int64(offset))
+	c.Offset()
+	return c
+}
+
+func read(clock int32) func() time.Duration {
+	return func() time.Duration {
+		var t unix.Timespec
+		// It fails for a clock that there is not; these there are.
+		_ = unix.ClockGettime(clock, &t)
+		return time.Duration(t.Nano())
+	}
+}
+
+// Now returns the time since the machine was started as a time since 1970. Such
+// times can be compared with one another, and [Clock.Wall] makes them times
+// for people.
+func (c *Clock) Now() time.Time { return time.Unix(0, int64(c.boot())) }
+
+// Offset returns how far the wall clock is ahead of Now. It changes only with a
+// step of the wall clock.
+func (c *Clock) Offset() time.Duration {
+	last := time.Duration(c.offset.Load())
+	now := c.wall() - c.boot()
+	if d := now - last; d > -step && d < step {
+		return last
+	}
+	c.offset.Store(int64(now))
+	return now
+}
+
+// Wall returns what the wall clock would have shown at a time, had it always
+// gone as it goes now. The zero time stays zero.
+func (c *Clock) Wall(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.Add(c.Offset())
+}
