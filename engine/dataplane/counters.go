@@ -1,6 +1,9 @@
 package dataplane
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"unsafe"
+)
 
 // Counter is one of the counters of a plane. They are those of FreeBSD's
 // struct espstat (sys/netipsec/esp_var.h) for which there is a cause here.
@@ -125,6 +128,19 @@ func (c *TunnelCounters) OutErrors() (n uint64) {
 		n += dropped
 	}
 	return n
+}
+
+// CountersSize is the bytes that the counters of a plane or a tunnel take: those
+// of [Counters] or [TunnelCounters], one after the other, each a uint64.
+const CountersSize = 8 * max(int(counterCount), int(tunnelCounterCount))
+
+// countersIn returns where counters are in memory, or in new memory if that is
+// nil.
+func countersIn(memory []byte) unsafe.Pointer {
+	if memory == nil {
+		return unsafe.Pointer(new([CountersSize / 8]atomic.Uint64))
+	}
+	return unsafe.Pointer(unsafe.SliceData(memory[:CountersSize]))
 }
 
 // counters is what goroutines add their batches' counts to.

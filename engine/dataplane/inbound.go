@@ -225,7 +225,7 @@ func (in *inbound) deliver() {
 	for i := range in.groups {
 		g := &in.groups[i]
 		if n := uint64(len(g.bufs)); n > 0 {
-			c := &g.tunnel.counters
+			c := g.tunnel.counters
 			// What Write returns is octets or packets, joined or not.
 			if _, err := g.tunnel.dev.Write(g.bufs, headroomWrite); err != nil {
 				c[InErrors].Add(n)

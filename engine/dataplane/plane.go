@@ -33,6 +33,11 @@ type Config struct {
 	// for anybody who closes the tunnel. It may be nil.
 	NoSA func(*Tunnel)
 
+	// Memory returns where the counters of a tunnel are, or for "" the plane's:
+	// nil for memory of their own, or [CountersSize] zeroed bytes, aligned to 8,
+	// that nobody else writes to. It may be nil.
+	Memory func(tunnel string) []byte
+
 	// open opens an outer socket; nil is the kernel's.
 	open func(kind) (outer, error)
 }
@@ -45,7 +50,8 @@ type Plane struct {
 	noSA func(*Tunnel)
 	open func(kind) (outer, error)
 
-	counters counters
+	counters *counters
+	memory   func(tunnel string) []byte
 	close    func() error // shutDown, once
 
 	// serving has the tunnels that are running and up. It is never changed,
@@ -74,6 +80,7 @@ func New(c Config) *Plane {
 		log:     c.Log,
 		noSA:    c.NoSA,
 		open:    c.open,
+		memory:  c.Memory,
 		tunnels: make(map[*Tunnel]struct{}),
 		outers:  make(map[kind]outer),
 		encap:   newEncapsulation(),
@@ -87,6 +94,10 @@ func New(c Config) *Plane {
 	if p.open == nil {
 		p.open = openOuter
 	}
+	if p.memory == nil {
+		p.memory = func(string) []byte { return nil }
+	}
+	p.counters = (*counters)(countersIn(p.memory("")))
 	p.serving.Store(&serving{})
 	p.close = sync.OnceValue(p.shutDown)
 	return p

@@ -38,7 +38,7 @@ type Tunnel struct {
 
 	settings atomic.Pointer[Settings]
 	moved    atomic.Pointer[mapping] // nil if the peer is where its SAs say
-	counters tunnelCounters
+	counters *tunnelCounters
 
 	kept uint64 // OutPackets at the last look for keepalives; the plane's lock guards it
 
@@ -47,7 +47,7 @@ type Tunnel struct {
 }
 
 func newTunnel(p *Plane, name string, dev tun.Device) *Tunnel {
-	t := &Tunnel{plane: p, name: name, dev: dev}
+	t := &Tunnel{plane: p, name: name, dev: dev, counters: (*tunnelCounters)(countersIn(p.memory(name)))}
 	t.settings.Store(&Settings{})
 	t.close = sync.OnceValue(t.detach)
 	out := newOutbound(t)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -25,30 +26,102 @@ type TUN struct {
 	Offload bool
 }
 
+// Device is a TUN device that is open. Its channel of events stays empty: see
+// [Host.Watch].
+type Device struct {
+	tun.Device
+	index int
+}
+
 // CreateTUN makes a TUN device in the thread's network namespace. It is down,
 // and has no IPv6 link-local address when it comes up. It is gone when it is
-// closed. Its channel of events stays empty: see [Host.Watch].
+// closed, unless it is made to persist.
 //
 // EEXIST: a link has the name. EPERM: not root. ENOENT: the host has no
 // /dev/net/tun. EINVAL: no name for a link, or no MTU that a TUN can have.
-func (h *Host) CreateTUN(t TUN) (tun.Device, error) {
-	fd, err := openTUN(t)
+func (h *Host) CreateTUN(t TUN) (*Device, error) {
+	dev, err := openDevice(t, unix.IFF_TUN_EXCL)
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", t.Name, err)
 	}
-	dev, _, err := tun.CreateUnmonitoredTUNFromFD(fd)
-	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("create %s: %w", t.Name, err)
+	l, err := h.link(t.Name)
+	if err == nil {
+		dev.index = l.Attrs().Index
+		err = h.prepare(l, t.MTU)
 	}
-	if err := h.prepare(t); err != nil {
+	if err != nil {
 		dev.Close()
 		return nil, fmt.Errorf("create %s: %w", t.Name, err)
 	}
 	return dev, nil
 }
 
-func openTUN(t TUN) (fd int, err error) {
+// AdoptTUN opens the TUN device that persisted as the link with an index, which
+// must have t's name, and changes nothing about it.
+//
+// ENXIO: there is no such link. EBUSY: a process has it open. EINVAL: it is no
+// TUN device.
+func (h *Host) AdoptTUN(t TUN, index int) (*Device, error) {
+	// TUNSETIFF makes a device if there is none of the name, or finds another.
+	// It is closed then, and no worse for it.
+	l, err := h.link(t.Name)
+	if err == nil && l.Attrs().Index != index {
+		err = fmt.Errorf("it is link %d, want %d: %w", l.Attrs().Index, index, syscall.ENXIO)
+	}
+	var dev *Device
+	if err == nil {
+		dev, err = openDevice(t, 0)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("adopt %s: %w", t.Name, err)
+	}
+	if l, err = h.link(t.Name); err == nil && l.Attrs().Index != index {
+		err = fmt.Errorf("it is link %d now, want %d: %w", l.Attrs().Index, index, syscall.ENXIO)
+	}
+	if err != nil {
+		dev.Close()
+		return nil, fmt.Errorf("adopt %s: %w", t.Name, err)
+	}
+	dev.index = index
+	return dev, nil
+}
+
+// Index is the index of the device's link.
+func (d *Device) Index() int { return d.index }
+
+// Persist says whether the device lives on, with its addresses and routes,
+// when nobody has it open. EBADF or EBADFD: it is gone.
+func (d *Device) Persist(on bool) error {
+	value := 0
+	if on {
+		value = 1
+	}
+	conn, err := d.File().SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	if err := conn.Control(func(fd uintptr) { set = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, value) }); err != nil {
+		return err
+	}
+	return os.NewSyscallError("TUNSETPERSIST", set)
+}
+
+// openDevice opens a TUN device with these flags.
+func openDevice(t TUN, flags uint16) (*Device, error) {
+	fd, err := openTUN(t, flags)
+	if err != nil {
+		return nil, err
+	}
+	dev, _, err := tun.CreateUnmonitoredTUNFromFD(fd)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return &Device{Device: dev}, nil
+}
+
+func openTUN(t TUN, flags uint16) (fd int, err error) {
 	request, err := unix.NewIfreq(t.Name)
 	if err != nil || t.Name == "" {
 		return -1, fmt.Errorf("%q is no name for a link: %w", t.Name, syscall.EINVAL)
@@ -60,7 +133,7 @@ func openTUN(t TUN) (fd int, err error) {
 	case err != nil:
 		return -1, fmt.Errorf("open %s: %w", tunPath, err)
 	}
-	flags := uint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_TUN_EXCL)
+	flags |= unix.IFF_TUN | unix.IFF_NO_PI
 	if t.Offload {
 		flags |= unix.IFF_VNET_HDR
 	}
@@ -70,8 +143,10 @@ func openTUN(t TUN) (fd int, err error) {
 		unix.Close(fd)
 	}
 	switch {
-	case errors.Is(err, unix.EBUSY):
+	case errors.Is(err, unix.EBUSY) && flags&unix.IFF_TUN_EXCL != 0:
 		return -1, fmt.Errorf("a link has the name: %w", syscall.EEXIST)
+	case errors.Is(err, unix.EBUSY):
+		return -1, fmt.Errorf("another process has it open: %w", err)
 	case errors.Is(err, unix.EPERM):
 		return -1, fmt.Errorf("needs CAP_NET_ADMIN: %w", err)
 	case err != nil:
@@ -81,17 +156,13 @@ func openTUN(t TUN) (fd int, err error) {
 }
 
 // prepare does what has to be done before the link comes up for the first time.
-func (h *Host) prepare(t TUN) error {
-	l, err := h.link(t.Name)
-	if err != nil {
-		return err
-	}
-	err = h.netlink.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE)
+func (h *Host) prepare(l netlink.Link, mtu int) error {
+	err := h.netlink.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE)
 	// A kernel without IPv6 makes no link-local address either.
 	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("turn off automatic IPv6 addresses: %w", err)
 	}
-	return h.setMTU(l, t.MTU)
+	return h.setMTU(l, mtu)
 }
 
 func (h *Host) setMTU(l netlink.Link, mtu int) error {

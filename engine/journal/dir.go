@@ -53,37 +53,65 @@ const (
 	keptSuffix = ".refused"
 )
 
-// Open opens the journal in a directory and returns its records in the order
-// in which they were put. If there is none, or none that can be used, it
-// makes an empty one; what was refused is moved aside as a whole, and why is
-// told. Nobody else may have the journal open.
-func Open(path string, owner Owner, o Options) (*Dir, []Record, *Refused, error) {
+// Open opens the journal in a directory and gives use its records, in the order
+// in which they were put. If there is none, or none that can be used, it makes
+// an empty one; what was refused is moved aside as a whole, and why is told.
+// Nobody else may have the journal open.
+//
+// use has the last word: with an error of its own, a journal that was whole is
+// refused, unless it is the process that lacks memory or descriptors. It is
+// called again then, without records. The values are overwritten when it
+// returns.
+func Open(path string, owner Owner, o Options, use func(*Dir, []Record) error) (*Dir, *Refused, error) {
 	if err := makeDir(path); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	d, records, err := open(path, owner, o)
+	if err == nil {
+		err = use(d, records)
+		for _, r := range records {
+			clear(r.Value) // there may be keys in it
+		}
+		if err == nil {
+			return d, nil, nil
+		}
+		d.Close()
+		if errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+			return nil, nil, err
+		}
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
 	var refused *Refused
 	switch {
-	case err == nil:
-		return d, records, nil, nil
 	case errors.Is(err, fs.ErrNotExist):
 	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion), errors.Is(err, ErrForeign):
-		kept := path + keptSuffix
-		if err := os.RemoveAll(kept); err != nil {
-			return nil, nil, nil, err
+		if refused, err = setAside(path, err); err != nil {
+			return nil, nil, err
 		}
-		if err := os.Rename(path, kept); err != nil {
-			return nil, nil, nil, err
-		}
-		if err := makeDir(path); err != nil {
-			return nil, nil, nil, err
-		}
-		refused = &Refused{Cause: err, Kept: kept}
 	default:
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	d, err = create(path, owner, o)
-	return d, nil, refused, err
+	if d, err = create(path, owner, o); err != nil {
+		return nil, nil, err
+	}
+	if err := use(d, nil); err != nil {
+		d.Close()
+		return nil, nil, err
+	}
+	return d, refused, nil
+}
+
+// setAside moves a directory away whose journal was refused, in place of one
+// that was refused before, and makes another.
+func setAside(path string, cause error) (*Refused, error) {
+	kept := path + keptSuffix
+	if err := os.RemoveAll(kept); err != nil {
+		return nil, err
+	}
+	if err := os.Rename(path, kept); err != nil {
+		return nil, err
+	}
+	return &Refused{Cause: cause, Kept: kept}, makeDir(path)
 }
 
 // Exists says whether a directory has a journal.

@@ -36,12 +36,25 @@ var here = Owner{Boot: [16]byte{1}, Inode: 2, Cookie: 3}
 
 func mustOpen(t *testing.T, path string) (*Dir, []Record) {
 	t.Helper()
-	d, records, refused, err := Open(path, here, Options{})
+	var records []Record
+	d, refused, err := Open(path, here, Options{}, taking(&records))
 	if err != nil || refused != nil {
 		t.Fatalf("Open = %v, refused %v", err, refused)
 	}
 	t.Cleanup(func() { d.Close() })
 	return d, records
+}
+
+// taking uses a journal by copying its records.
+func taking(to *[]Record) func(*Dir, []Record) error {
+	return func(_ *Dir, records []Record) error {
+		*to = nil
+		for _, r := range records {
+			r.Value = append([]byte{}, r.Value...)
+			*to = append(*to, r)
+		}
+		return nil
+	}
 }
 
 func mustPut(t *testing.T, d *Dir, records ...Record) {
@@ -196,7 +209,8 @@ func TestRefused(t *testing.T) {
 			mustPut(t, d, testRecords...)
 			d.Close()
 			tc.damage(t, path)
-			d, records, refused, err := Open(path, tc.owner, Options{})
+			var records []Record
+			d, refused, err := Open(path, tc.owner, Options{}, taking(&records))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -212,13 +226,42 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// What makes no sense to the user is refused like what is damaged, but not for
+// want of memory.
+func TestUserRefuses(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state")
+	d, _ := mustOpen(t, path)
+	mustPut(t, d, testRecords...)
+	d.Close()
+	_, _, err := Open(path, here, Options{}, func(*Dir, []Record) error { return syscall.ENOMEM })
+	if !errors.Is(err, syscall.ENOMEM) {
+		t.Errorf("Open = %v, want ENOMEM", err)
+	}
+	var calls []int
+	d, refused, err := Open(path, here, Options{}, func(_ *Dir, records []Record) error {
+		calls = append(calls, len(records))
+		if len(records) > 0 {
+			return errors.New("an SA of the future")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if refused == nil || !strings.Contains(refused.Error(), "an SA of the future") || !slices.Equal(calls, []int{4, 0}) {
+		t.Errorf("refused %v after calls with %v records", refused, calls)
+	}
+}
+
 func TestOpenRefusesADirectoryForOthers(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir()
 	if err := os.Chmod(path, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, _, err := Open(path, here, Options{}); !errors.Is(err, syscall.EPERM) {
+	if _, _, err := Open(path, here, Options{}, taking(new([]Record))); !errors.Is(err, syscall.EPERM) {
 		t.Errorf("Open = %v, want EPERM", err)
 	}
 }
@@ -333,7 +376,8 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 // writeForever puts records with growing numbers, of which each says how far
 // the counter in memory was, and tells of each that is done.
 func writeForever(path string) {
-	d, records, refused, err := Open(path, here, Options{})
+	var records []Record
+	d, refused, err := Open(path, here, Options{}, taking(&records))
 	if err != nil || refused != nil {
 		fmt.Println("error", err, refused)
 		os.Exit(1)
@@ -441,7 +485,7 @@ func BenchmarkPut(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer os.RemoveAll(path)
-	d, _, _, err := Open(filepath.Join(path, "state"), here, Options{})
+	d, _, err := Open(filepath.Join(path, "state"), here, Options{}, taking(new([]Record)))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -123,6 +123,14 @@ func (f *File) append(b []byte) error {
 	return nil
 }
 
+// Has says whether there is a record.
+func (f *File) Has(kind Kind, id uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, ok := f.index[key{kind, id}]
+	return ok
+}
+
 // Delete removes a record. One that is not there is no error.
 func (f *File) Delete(kind Kind, id uint64) error {
 	f.mu.Lock()
