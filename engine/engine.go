@@ -9,10 +9,13 @@ import (
 	"log/slog"
 	"sync"
 
+	"ifipsec/engine/clock"
 	"ifipsec/engine/dataplane"
 	"ifipsec/engine/host"
 	"ifipsec/engine/ifnet"
+	"ifipsec/engine/journal"
 	"ifipsec/engine/key"
+	"ifipsec/engine/pfkey"
 	"ifipsec/engine/sad"
 	"ifipsec/engine/spd"
 )
@@ -22,6 +25,9 @@ type Config struct {
 	Log *slog.Logger
 	// Offload opens the TUN devices with segmentation offload.
 	Offload bool
+	// StateDir is a directory for what is to outlive the process, for this engine
+	// alone; its parent must exist. Empty: nothing does.
+	StateDir string
 }
 
 // Engine is one host's IPsec. It serves ifconfig as a control.Handler and
@@ -30,6 +36,8 @@ type Engine struct {
 	log     *slog.Logger
 	offload bool
 	host    *host.Host
+	clock   *clock.Clock
+	state   *state // nil if nothing is to outlive the process
 	sad     *sad.DB
 	spd     *spd.DB
 	key     *key.Handler
@@ -38,35 +46,69 @@ type Engine struct {
 	mu      sync.Mutex // held for every change of an interface
 	ifs     *ifnet.Table
 	tunnels map[int]*dataplane.Tunnel // by the interface's index in ifs
+	devices map[int]*host.Device      // likewise
 	links   map[int]string            // names of interfaces, by the index of their Linux link
+
+	adoptable map[int]link // what the process before left, by the interface's index in ifs
 }
 
-// New returns an engine without interfaces. The caller closes it.
+// New returns an engine that goes on where the one before it stopped, if that
+// had the same directory for its state; else without interfaces. The caller
+// closes it.
 func New(cfg Config) (*Engine, error) {
 	h, err := host.Open()
 	if err != nil {
 		return nil, err
 	}
-	reqIDs := new(spd.ReqIDs)
 	e := &Engine{
 		log:     cfg.Log,
 		offload: cfg.Offload,
 		host:    h,
-		spd:     spd.New(spd.Config{NewReqID: reqIDs.Next}),
-		ifs: ifnet.New(ifnet.Config{NewReqID: reqIDs.Next, NameTaken: func(name string) bool {
-			_, err := h.Link(name)
-			return err == nil
-		}}),
 		tunnels: map[int]*dataplane.Tunnel{},
+		devices: map[int]*host.Device{},
 		links:   map[int]string{},
 	}
-	e.sad = sad.New(sad.Config{Encapsulated: func(sa *sad.SA, usable bool) { e.plane.Encapsulated(sa, usable) }})
-	e.key = key.New(key.Config{SAD: e.sad, SPD: e.spd, Log: cfg.Log})
-	e.plane = dataplane.New(dataplane.Config{SAD: e.sad, Log: cfg.Log, NoSA: e.acquire})
-	if err := e.resync(); err != nil {
-		return nil, errors.Join(err, e.Close())
+	if err := e.open(cfg.StateDir); err != nil {
+		h.Close()
+		return nil, err
+	}
+	e.key = key.New(key.Config{SAD: e.sad, SPD: e.spd, Log: cfg.Log, Now: e.clock.Now, Wall: e.clock.Wall})
+	e.plane = dataplane.New(dataplane.Config{SAD: e.sad, Log: cfg.Log, NoSA: e.acquire, Memory: e.counterMemory})
+	for sa := range e.sad.All(pfkey.SATypeESP) {
+		if sa.NATT != nil {
+			e.plane.Encapsulated(sa, true)
+		}
+	}
+	err = e.adopt()
+	if err == nil {
+		err = e.resync()
+	}
+	if err != nil {
+		// Whatever is wrong may be put right: nothing that was kept is lost.
+		return nil, errors.Join(err, e.Leave())
 	}
 	return e, nil
+}
+
+// open makes the databases, with what is in the directory for the state.
+func (e *Engine) open(path string) error {
+	if path == "" {
+		return e.databases(nil, nil)
+	}
+	owner, err := journal.ThisOwner()
+	if err != nil {
+		return err
+	}
+	_, refused, err := journal.Open(path, owner, journal.Options{}, e.databases)
+	if err != nil {
+		return err
+	}
+	if refused != nil {
+		e.log.Error("what an earlier daemon left can't be used, so this one begins with nothing; "+
+			"its interfaces, if there are any, can be removed with ip link delete",
+			"reason", refused.Cause, "kept", refused.Kept)
+	}
+	return nil
 }
 
 // Key returns what PF_KEY sockets talk to.
@@ -93,10 +135,15 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 // Close destroys the interfaces and ends the data plane. What the interfaces
-// had on the host, addresses and routes, goes with them.
+// had on the host, addresses and routes, goes with them, and nothing is left
+// for another engine.
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	for _, dev := range e.devices {
+		// It fails if the link was deleted from outside.
+		_ = dev.Persist(false)
+	}
 	// The plane closes what the interfaces have all at once: for Linux, one
 	// link after the other would take much longer.
 	err := e.plane.Close()
@@ -106,5 +153,8 @@ func (e *Engine) Close() error {
 		}
 	}
 	e.host.Close()
+	if e.state != nil {
+		err = errors.Join(err, e.state.dir.Close(), e.state.dir.Remove())
+	}
 	return err
 }

@@ -19,11 +19,25 @@ func (e *Engine) expire(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-ticker.C:
-			if e.due(now) {
+		case <-ticker.C:
+			e.keepOffset()
+			if now := e.clock.Now(); e.due(now) {
 				e.key.Expire(now)
 			}
 		}
+	}
+}
+
+// keepOffset keeps a step of the wall clock, so that the next process shows the
+// same times.
+func (e *Engine) keepOffset() {
+	if e.state == nil || e.clock.Offset() == e.state.general.Offset {
+		return
+	}
+	e.state.general.Offset = e.clock.Offset()
+	e.log.Info("the wall clock was set; lifetimes are not changed by that")
+	if err := e.state.putJSON(kindGeneral, 0, e.state.general); err != nil {
+		e.log.Warn("the step of the wall clock is not kept", "error", err)
 	}
 }
 

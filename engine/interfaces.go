@@ -31,25 +31,50 @@ func (e *Engine) Create(r control.CreateRequest) (control.CreateResult, error) {
 	if err != nil {
 		return control.CreateResult{}, err
 	}
-	dev, err := e.host.CreateTUN(host.TUN{Name: ifp.Name, MTU: control.DefaultMTU, Offload: e.offload})
+	dev, err := e.createDevice(ifp)
 	if err != nil {
 		_, _ = e.ifs.Destroy(ifp.Name)
+		e.state.forgetInterface(ifp.Index)
 		return control.CreateResult{}, err
 	}
-	e.tunnels[ifp.Index] = e.plane.Attach(ifp.Name, dev)
-	if link, err := e.host.Link(ifp.Name); err == nil {
-		e.links[link.Index] = ifp.Name
-	}
+	e.attach(ifp, dev)
 	e.log.Info("interface created", "interface", ifp.Name)
 	return control.CreateResult{Name: ifp.Name}, nil
+}
+
+// createDevice makes the device of an interface. It outlives the process from
+// the moment on in which the next process would know of it.
+func (e *Engine) createDevice(ifp ifnet.Interface) (*host.Device, error) {
+	if err := e.state.prepareCounters(ifp.Index, tunnelCounters()); err != nil {
+		return nil, err
+	}
+	dev, err := e.host.CreateTUN(host.TUN{Name: ifp.Name, MTU: control.DefaultMTU, Offload: e.offload})
+	if err != nil || e.state == nil {
+		return dev, err
+	}
+	err = e.state.putJSON(kindLink, ifp.Index, link{dev.Index()})
+	if err == nil {
+		err = dev.Persist(true)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("create %s: %w", ifp.Name, err), dev.Close())
+	}
+	return dev, nil
 }
 
 // Destroy implements [control.Handler].
 func (e *Engine) Destroy(r control.DestroyRequest) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	ifp, err := e.ifs.Destroy(r.Name)
+	ifp, err := e.ifs.Get(r.Name)
 	if err != nil {
+		return fmt.Errorf("destroy %s: %w", r.Name, syscall.ENXIO)
+	}
+	// First, so that a death leaves no device that nobody knows of.
+	if err := e.devices[ifp.Index].Persist(false); err != nil && !errors.Is(err, syscall.EBADFD) && !errors.Is(err, syscall.EBADF) {
+		return fmt.Errorf("destroy %s: %w", r.Name, err)
+	}
+	if _, err := e.ifs.Destroy(r.Name); err != nil {
 		return err
 	}
 	e.forget(ifp)
@@ -64,6 +89,8 @@ func (e *Engine) forget(ifp ifnet.Interface) {
 		e.log.Warn("closing the TUN device failed", "interface", ifp.Name, "error", err)
 	}
 	delete(e.tunnels, ifp.Index)
+	delete(e.devices, ifp.Index)
+	e.state.forgetInterface(ifp.Index)
 	maps.DeleteFunc(e.links, func(_ int, name string) bool { return name == ifp.Name })
 }
 
@@ -161,6 +188,16 @@ func (e *Engine) retunnel(name string, change func() (ifnet.Interface, error)) e
 
 // setPolicies makes the policies of scope ifnet those of the interface.
 func (e *Engine) setPolicies(ifp ifnet.Interface) error {
+	added, removed, err := e.spd.SetInterface(ifp.Name, e.policies(ifp))
+	if err != nil {
+		return err
+	}
+	e.key.PoliciesChanged(added, removed)
+	return nil
+}
+
+// policies are what the interface needs in the SPD.
+func (e *Engine) policies(ifp ifnet.Interface) []spd.Policy {
 	var index uint32
 	if link, err := e.host.Link(ifp.Name); err == nil {
 		index = uint32(link.Index)
@@ -188,12 +225,7 @@ func (e *Engine) setPolicies(ifp ifnet.Interface) error {
 			}},
 		})
 	}
-	added, removed, err := e.spd.SetInterface(ifp.Name, policies)
-	if err != nil {
-		return err
-	}
-	e.key.PoliciesChanged(added, removed)
-	return nil
+	return policies
 }
 
 // configure tells the data plane about the interface.

@@ -1,0 +1,220 @@
+package engine
+
+import (
+	"errors"
+	"syscall"
+
+	"ifipsec/engine/clock"
+	"ifipsec/engine/dataplane"
+	"ifipsec/engine/host"
+	"ifipsec/engine/ifnet"
+	"ifipsec/engine/journal"
+	"ifipsec/engine/sad"
+	"ifipsec/engine/spd"
+)
+
+// This file is how the engine goes on where another process stopped, orderly or
+// not: from the journal come the databases and the interfaces, and from the
+// host the devices that outlived that process.
+
+// databases makes the databases, with what the journal has. The journal's
+// directory is nil if nothing is to outlive the process. If it fails, nothing
+// on the host has changed.
+func (e *Engine) databases(dir *journal.Dir, records []journal.Record) error {
+	k, err := decode(records)
+	if err != nil {
+		return err
+	}
+	e.clock = clock.New(k.general.Offset)
+	e.state = nil
+	reqIDs := new(spd.ReqIDs)
+	sadConfig := sad.Config{Now: e.clock.Now, Secret: k.general.Secret, Encapsulated: func(sa *sad.SA, usable bool) {
+		// Those that are restored, the plane is told of when there is one.
+		if e.plane != nil {
+			e.plane.Encapsulated(sa, usable)
+		}
+	}}
+	spdConfig := spd.Config{Now: e.clock.Now, NewReqID: reqIDs.Next}
+	ifsConfig := ifnet.Config{NewReqID: reqIDs.Next, NameTaken: func(name string) bool {
+		_, err := e.host.Link(name)
+		return err == nil
+	}}
+	if dir != nil {
+		e.state = &state{dir: dir, log: e.log, counters: k.counters, memory: map[int][]byte{}}
+		if k.general.Secret == nil {
+			k.general = newGeneral(e.clock.Offset())
+			sadConfig.Secret = k.general.Secret
+			if err := e.state.putJSON(kindGeneral, 0, k.general); err != nil {
+				return err
+			}
+		}
+		e.state.general = k.general
+		sadConfig.Store = sas{dir, e.state}
+		spdConfig.Store = policies{e.state}
+		ifsConfig.Store = interfaces{e.state}
+	}
+	e.sad, e.spd, e.ifs = sad.New(sadConfig), spd.New(spdConfig), ifnet.New(ifsConfig)
+	if dir == nil {
+		return nil
+	}
+	if err := e.sad.Restore(k.sas, k.usedKeys); err != nil {
+		return err
+	}
+	if err := e.spd.Restore(k.policies); err != nil {
+		return err
+	}
+	if err := e.ifs.Load(k.interfaces); err != nil {
+		return err
+	}
+	for _, ifp := range k.interfaces {
+		reqIDs.Skip(ifp.ReqID)
+	}
+	for _, p := range k.policies {
+		for _, r := range p.Requests {
+			reqIDs.Skip(r.ReqID)
+		}
+	}
+	if err := e.state.prepareCounters(0, planeCounters()); err != nil {
+		return err
+	}
+	for _, ifp := range k.interfaces {
+		if err := e.state.prepareCounters(ifp.Index, tunnelCounters()); err != nil {
+			return err
+		}
+	}
+	e.adoptable = k.links
+	return nil
+}
+
+func planeCounters() (names []string) {
+	for i := range (dataplane.Counters{}) {
+		names = append(names, dataplane.Counter(i).Name())
+	}
+	return names
+}
+
+func tunnelCounters() (names []string) {
+	for i := range (dataplane.TunnelCounters{}) {
+		names = append(names, dataplane.TunnelCounter(i).Name())
+	}
+	return names
+}
+
+// adopt gives the interfaces the devices that outlived the process before. One
+// whose link is gone ends, as it would have if the process had seen it go.
+func (e *Engine) adopt() error {
+	for _, ifp := range e.ifs.All() {
+		err := e.adoptInterface(ifp)
+		if err == nil {
+			continue
+		}
+		if !deleted(err) {
+			return err
+		}
+		e.log.Warn("the link was deleted while no daemon ran, so the interface ends", "interface", ifp.Name, "error", err)
+		if err := e.end(ifp); err != nil {
+			return err
+		}
+	}
+	// A death between two steps of a change left policies that are nobody's, or
+	// not those of their interface.
+	names := map[string]bool{}
+	for _, ifp := range e.ifs.All() {
+		names[ifp.Name] = true
+		if !e.hasPolicies(ifp) {
+			if err := e.setPolicies(ifp); err != nil {
+				return err
+			}
+		}
+	}
+	for p := range e.spd.All() {
+		if p.IfName != "" && !names[p.IfName] {
+			e.spd.ClearInterface(p.IfName)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) adoptInterface(ifp ifnet.Interface) error {
+	l, created := e.adoptable[ifp.Index]
+	if !created {
+		return syscall.ENXIO
+	}
+	name, err := e.host.LinkName(l.Index)
+	if err != nil {
+		return err
+	}
+	dev, err := e.host.AdoptTUN(host.TUN{Name: name, Offload: e.offload}, l.Index)
+	if err != nil {
+		return err
+	}
+	if name != ifp.Name {
+		e.log.Info("interface renamed while no daemon ran", "interface", name, "from", ifp.Name)
+		e.spd.ClearInterface(ifp.Name)
+		ifp.Name = name
+		e.ifs.Restore(ifp)
+	}
+	e.attach(ifp, dev)
+	return nil
+}
+
+// end removes an interface of which there is no device.
+func (e *Engine) end(ifp ifnet.Interface) error {
+	_, err := e.ifs.Destroy(ifp.Name)
+	e.spd.ClearInterface(ifp.Name)
+	e.state.forgetInterface(ifp.Index)
+	return err
+}
+
+// hasPolicies says whether the policies of an interface are those that it
+// should have.
+func (e *Engine) hasPolicies(ifp ifnet.Interface) bool {
+	want, have := e.policies(ifp), e.spd.Interface(ifp.Name)
+	if len(want) != len(have) {
+		return false
+	}
+	for i, p := range have {
+		if p.Dir != want[i].Dir || p.Selector != want[i].Selector || p.Priority != want[i].Priority ||
+			len(p.Requests) != 1 || p.Requests[0] != want[i].Requests[0] {
+			return false
+		}
+	}
+	return true
+}
+
+// attach makes a tunnel of an interface's device.
+func (e *Engine) attach(ifp ifnet.Interface, dev *host.Device) {
+	e.devices[ifp.Index] = dev
+	e.links[dev.Index()] = ifp.Name
+	e.tunnels[ifp.Index] = e.plane.Attach(ifp.Name, dev)
+}
+
+// counterMemory is where the plane's counters or those of a tunnel are.
+func (e *Engine) counterMemory(tunnel string) []byte {
+	if e.state == nil {
+		return nil
+	}
+	index := 0
+	if tunnel != "" {
+		ifp, err := e.ifs.Get(tunnel)
+		if err != nil {
+			return nil
+		}
+		index = ifp.Index
+	}
+	return e.state.memory[index]
+}
+
+// Leave ends the engine and leaves everything for the next one, which goes on
+// with the interfaces, their addresses and routes, and the databases. Without a
+// directory for the state it is [Engine.Close].
+func (e *Engine) Leave() error {
+	if e.state == nil {
+		return e.Close()
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	err := e.plane.Close()
+	e.host.Close()
+	return errors.Join(err, e.state.dir.Close())
+}

@@ -1,0 +1,247 @@
+package engine
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"ifipsec/engine/dataplane"
+	"ifipsec/engine/ifnet"
+	"ifipsec/engine/journal"
+	"ifipsec/engine/sad"
+	"ifipsec/engine/spd"
+)
+
+// The kinds of records in the journal. Those of versions to come are added at
+// the end.
+const (
+	kindGeneral   journal.Kind = iota + 1 // ID 0: a general
+	kindSA                                // ID: the SPI
+	kindUsedKey                           // ID: what stands for the key
+	kindPolicy                            // ID: the policy's
+	kindInterface                         // ID: its index in the table
+	kindLink                              // ID: likewise; a link
+	kindCounters                          // ID: likewise, and 0 for the plane's; a counting
+)
+
+// general is what there is once.
+type general struct {
+	Secret []byte        // that used keys are hashed with
+	Offset time.Duration // of the wall clock
+}
+
+// link is the Linux link of an interface. Without it the creation of the
+// interface was not finished.
+type link struct{ Index int }
+
+// counting says where counters are, and which.
+type counting struct {
+	Offset int64
+	Names  []string // of those at Offset, Offset+8, …
+}
+
+// kept is what a journal has.
+type kept struct {
+	general    general
+	sas        []sad.Snapshot
+	usedKeys   []uint64
+	policies   []spd.Policy
+	interfaces []ifnet.Interface
+	links      map[int]link
+	counters   map[int]counting
+}
+
+// decode makes sense of the records of a journal.
+func decode(records []journal.Record) (k kept, err error) {
+	k.links, k.counters = map[int]link{}, map[int]counting{}
+	for _, r := range records {
+		switch r.Kind {
+		case kindGeneral:
+			err = json.Unmarshal(r.Value, &k.general)
+		case kindSA:
+			err = appendDecoded(&k.sas, r.Value, sad.DecodeSnapshot)
+		case kindUsedKey:
+			k.usedKeys = append(k.usedKeys, r.ID)
+		case kindPolicy:
+			err = appendDecoded(&k.policies, r.Value, spd.DecodePolicy)
+		case kindInterface:
+			err = appendDecoded(&k.interfaces, r.Value, ifnet.DecodeInterface)
+		case kindLink:
+			var l link
+			err = json.Unmarshal(r.Value, &l)
+			k.links[int(r.ID)] = l
+		case kindCounters:
+			var c counting
+			err = json.Unmarshal(r.Value, &c)
+			k.counters[int(r.ID)] = c
+		default:
+			err = fmt.Errorf("a record of the unknown kind %d", r.Kind)
+		}
+		if err != nil {
+			return kept{}, err
+		}
+	}
+	if len(records) > 0 && len(k.general.Secret) == 0 {
+		return kept{}, fmt.Errorf("%d records, and not the one that comes first", len(records))
+	}
+	return k, nil
+}
+
+func appendDecoded[T any](to *[]T, b []byte, decode func([]byte) (T, error)) error {
+	v, err := decode(b)
+	*to = append(*to, v)
+	return err
+}
+
+// state keeps what the engine has where it outlives the process. A nil state
+// keeps nothing.
+type state struct {
+	dir      *journal.Dir
+	log      *slog.Logger
+	general  general
+	counters map[int]counting // of the process before
+	memory   map[int][]byte   // the counters' memory, until it is asked for
+
+	mu  sync.Mutex
+	buf []byte
+}
+
+func newGeneral(offset time.Duration) general {
+	g := general{Secret: make([]byte, 32), Offset: offset}
+	_, _ = rand.Read(g.Secret) // never fails
+	return g
+}
+
+func (s *state) putJSON(kind journal.Kind, id int, v any) error {
+	if s == nil {
+		return nil
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return s.dir.Put(journal.Record{Kind: kind, ID: uint64(id), Value: b})
+}
+
+// delete removes a record. What can't be removed is logged: the next process
+// would find it.
+func (s *state) delete(kind journal.Kind, id uint64) {
+	if s == nil {
+		return
+	}
+	if err := s.dir.Delete(kind, id); err != nil {
+		s.log.Error("what is gone is still in the journal", "kind", int(kind), "id", id, "error", err)
+	}
+}
+
+// prepareCounters finds memory for the counters of an interface, or with index
+// 0 the plane's: with what they counted before, if they did.
+func (s *state) prepareCounters(index int, names []string) error {
+	if s == nil {
+		return nil
+	}
+	before, counted := s.counters[index]
+	var old []byte
+	var err error
+	if counted {
+		if old, err = s.dir.At(before.Offset, 8*len(before.Names)); err != nil {
+			return err
+		}
+		if slices.Equal(before.Names, names) && len(old) == dataplane.CountersSize {
+			s.memory[index] = old
+			return nil
+		}
+	}
+	// A version with other counters takes over those that it knows.
+	offset, mem, err := s.dir.Alloc(dataplane.CountersSize)
+	if err != nil {
+		return err
+	}
+	for i, name := range names {
+		if at := slices.Index(before.Names, name); at >= 0 {
+			copy(mem[8*i:][:8], old[8*at:][:8])
+		}
+	}
+	// There are as many names as there is memory.
+	all := append(slices.Clone(names), make([]string, dataplane.CountersSize/8-len(names))...)
+	if err := s.putJSON(kindCounters, index, counting{offset, all}); err != nil {
+		s.dir.Free(offset, dataplane.CountersSize)
+		return err
+	}
+	if counted {
+		s.dir.Free(before.Offset, len(old))
+	}
+	s.memory[index] = mem
+	s.counters[index] = counting{offset, all}
+	return nil
+}
+
+// forgetInterface removes what is kept of an interface beside what the table
+// keeps itself. Its tunnel is closed.
+func (s *state) forgetInterface(index int) {
+	if s == nil {
+		return
+	}
+	s.delete(kindLink, uint64(index))
+	if c, ok := s.counters[index]; ok {
+		s.delete(kindCounters, uint64(index))
+		delete(s.counters, index)
+		delete(s.memory, index)
+		s.dir.Free(c.Offset, dataplane.CountersSize)
+	}
+}
+
+// sas is the state as the SAD's store.
+type sas struct {
+	*journal.Dir
+	state *state
+}
+
+func (s sas) Put(snapshot sad.Snapshot) error {
+	st := s.state
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	b, err := snapshot.Append(st.buf[:0])
+	if err != nil {
+		return err
+	}
+	st.buf = b
+	defer clear(b) // there are keys in it
+	sa := journal.Record{Kind: kindSA, ID: uint64(snapshot.SPI), Value: b}
+	if snapshot.Used != 0 && !s.Has(kindUsedKey, snapshot.Used) {
+		return s.Dir.Put(journal.Record{Kind: kindUsedKey, ID: snapshot.Used}, sa)
+	}
+	return s.Dir.Put(sa)
+}
+
+func (s sas) Delete(spi uint32) { s.state.delete(kindSA, uint64(spi)) }
+
+// policies is the state as the SPD's store.
+type policies struct{ state *state }
+
+func (p policies) Put(policy *spd.Policy) error {
+	b, err := policy.Append(nil)
+	if err != nil {
+		return err
+	}
+	return p.state.dir.Put(journal.Record{Kind: kindPolicy, ID: uint64(policy.ID), Value: b})
+}
+
+func (p policies) Delete(id uint32) { p.state.delete(kindPolicy, uint64(id)) }
+
+// interfaces is the state as the interface table's store.
+type interfaces struct{ state *state }
+
+func (i interfaces) Put(ifp ifnet.Interface) error {
+	b, err := ifp.Append(nil)
+	if err != nil {
+		return err
+	}
+	return i.state.dir.Put(journal.Record{Kind: kindInterface, ID: uint64(ifp.Index), Value: b})
+}
+
+func (i interfaces) Delete(index int) { i.state.delete(kindInterface, uint64(index)) }
