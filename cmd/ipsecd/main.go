@@ -80,16 +80,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case *table:
 		err = espSA(stdout)
 	case *stop:
-		var dir rundir.Dir
-		if dir, err = rundir.Current(); err == nil {
-			err = dir.Stop(stopTimeout)
-		}
+		err = stopDaemon()
 	default:
 		level := slog.LevelInfo
 		if *verbose {
 			level = slog.LevelDebug
 		}
 		log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+		if !rundir.Supervised() {
+			return rundir.Supervise(log)
+		}
 		err = serve(log, !*noOffload)
 		// Until the daemon serves, a command may be waiting for it.
 		rundir.Report(err)
@@ -125,11 +125,14 @@ func serve(log *slog.Logger, offload bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
 
-	e, err := engine.New(engine.Config{Log: log, Offload: offload})
+	e, err := engine.New(engine.Config{Log: log, Offload: offload, StateDir: dir.State()})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, e.Close()) }()
+	// Whatever goes wrong with the daemon, the next one goes on. Only who is told
+	// to end takes everything along.
+	leave := e.Leave
+	defer func() { err = errors.Join(err, leave()) }()
 	controls, err := control.Listen(dir.Control())
 	if err != nil {
 		return err
@@ -141,7 +144,7 @@ func serve(log *slog.Logger, offload bool) (err error) {
 	}
 	defer keys.Close()
 
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, cancel := signal.NotifyContext(context.Background(), ends()...)
 	defer cancel()
 	log.Info("ipsecd serves", "dir", string(dir), "version", buildVersion())
 	rundir.Report(nil)
@@ -151,6 +154,9 @@ func serve(log *slog.Logger, offload bool) (err error) {
 		e.Run,
 	)
 	log.Info("ipsecd ends", "error", err)
+	if ctx.Err() != nil {
+		leave = e.Close
+	}
 	return err
 }
 
@@ -171,6 +177,15 @@ func confine(log *slog.Logger) error {
 		err = nil
 	}
 	return err
+}
+
+// ends are the signals that end the daemon. nohup(1) takes one of them away.
+func ends() []os.Signal {
+	all := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		all = append(all, syscall.SIGHUP)
+	}
+	return all
 }
 
 // runAll runs the daemon's parts until ctx ends or one of them fails, which

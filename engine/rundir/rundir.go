@@ -63,6 +63,9 @@ func (d Dir) PFKey() string { return filepath.Join(string(d), "pfkey") }
 // LogFile is the path of the log of a daemon that a command started.
 func (d Dir) LogFile() string { return filepath.Join(string(d), "log") }
 
+// State is the directory of what outlives the daemon's process.
+func (d Dir) State() string { return filepath.Join(string(d), "state") }
+
 func (d Dir) lockFile() string { return filepath.Join(string(d), "lock") }
 
 // Lock makes the directory and takes its lock for the daemon's life. It returns
