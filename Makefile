@@ -74,7 +74,8 @@ clean:
 DEPS = unshare:util-linux setpriv:util-linux mandoc:mandoc iperf3:iperf3
 
 # The other implementations, and what configures them.
-DEPS_INTEROP = linux.uml:user-mode-linux ip:iproute2
+DEPS_INTEROP = linux.uml:user-mode-linux ip:iproute2 tshark:tshark \
+	scapy:python3-scapy scapy:python3-cryptography
 
 deps:
 	@.ci/deps $(DEPS)
