@@ -289,6 +289,25 @@ func TestSecondDaemonRefuses(t *testing.T) {
 	output(t, h, "ifconfig ipsec0")
 }
 
+// A daemon that nobody can reach any more is still the namespace's only one.
+func TestSecondDaemonElsewhere(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "host")
+	quiet(t, h, "ifconfig ipsec0 create")
+	pid := daemon(t, h)
+	const want = "another ipsecd runs in this network namespace, and its sockets are elsewhere (process "
+	if got := shell(t, h, "IFIPSEC_RUN_DIR=/run/other ipsecd"); got.Exit != 1 || !strings.HasPrefix(got.Stderr, "ipsecd: "+want) {
+		t.Errorf("a second daemon: %+v, want %q", got, want)
+	}
+	quiet(t, h, "rm -r /run/ifipsec")
+	if got := shell(t, h, "ifconfig ipsec1 create"); got.Exit != 1 || !strings.Contains(got.Stderr, "ipsecd did not start: "+want) {
+		t.Errorf("ifconfig: %+v, want %q", got, want)
+	}
+	if got := daemon(t, h); got != pid {
+		t.Errorf("the daemon is process %d, want still %d", got, pid)
+	}
+}
+
 func TestStopWithoutDaemon(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, "host")

@@ -124,6 +124,13 @@ func serve(log *slog.Logger, offload bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
+	claim, err := rundir.TakeNamespace()
+	if stranger, ok := errors.AsType[*rundir.StrangerError](err); ok {
+		log.Warn("a second daemon of this namespace would not be noticed", "error", stranger)
+	} else if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, claim.Release()) }()
 
 	e, err := engine.New(engine.Config{Log: log, Offload: offload, StateDir: dir.State()})
 	if err != nil {

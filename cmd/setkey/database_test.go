@@ -6,6 +6,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"ifipsec/engine/pfkey"
 )
@@ -88,6 +89,8 @@ func (c *databaseConn) Receive() (*pfkey.Message, error) {
 	c.answers = c.answers[1:]
 	return pfkey.Decode(b)
 }
+
+func (c *databaseConn) SetDeadline(time.Time) error { return nil }
 
 func (c *databaseConn) Close() error { return nil }
 

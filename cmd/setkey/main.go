@@ -37,6 +37,7 @@ const (
 type conn interface {
 	Send(*pfkey.Message) error
 	Receive() (*pfkey.Message, error)
+	SetDeadline(time.Time) error
 	Close() error
 }
 
@@ -50,13 +51,19 @@ type world struct {
 	pid            uint32
 	// interfaceName names the interface with a number, or returns "".
 	interfaceName func(uint32) string
+	// patience bounds the wait for each answer.
+	patience time.Duration
 }
+
+// answerTimeout is for a daemon that hangs. FreeBSD's setkey waits a second; a
+// daemon, unlike a kernel, may be kept waiting by others.
+const answerTimeout = 10 * time.Second
 
 func main() {
 	os.Exit(run(hideScript(os.Args[1:]), world{
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		dial: dial, names: compile.System{}, now: time.Now, pid: uint32(os.Getpid()),
-		interfaceName: interfaceName,
+		interfaceName: interfaceName, patience: answerTimeout,
 	}))
 }
 

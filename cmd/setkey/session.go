@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"syscall"
+	"time"
 
 	"ifipsec/engine/pfkey"
 	"ifipsec/engine/pfkey/text"
@@ -128,16 +130,25 @@ func (s *session) ask(m *pfkey.Message, line int) error {
 	if err := s.trace(m); err != nil {
 		return err
 	}
+	if err := s.conn.SetDeadline(time.Now().Add(s.patience)); err != nil {
+		return err
+	}
 	if err := s.conn.Send(m); err != nil {
 		return err
 	}
 	for {
 		answer, err := s.conn.Receive()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("the daemon has not answered for %v: %w", s.patience, err)
+		}
 		if err != nil {
 			return err
 		}
 		if !s.answers(answer, m.Type) {
 			continue
+		}
+		if err := s.conn.SetDeadline(time.Now().Add(s.patience)); err != nil {
+			return err
 		}
 		if s.options.verbose {
 			if err := s.debug(answer); err != nil {

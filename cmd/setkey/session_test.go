@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"ifipsec/engine/keysock"
 	"ifipsec/engine/pfkey"
 )
 
@@ -35,6 +37,8 @@ func (c *scripted) Receive() (*pfkey.Message, error) {
 	c.answers = c.answers[1:]
 	return m, nil
 }
+
+func (c *scripted) SetDeadline(time.Time) error { return nil }
 
 func (c *scripted) Close() error { return nil }
 
@@ -107,6 +111,37 @@ func TestNoDaemon(t *testing.T) {
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// A daemon that takes a request and never answers does not keep setkey for
+// ever, however much it tells of others.
+func TestDaemonThatNeverAnswers(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "pfkey")
+	l, err := keysock.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	others, err := (&pfkey.Message{Type: pfkey.TypeFlush, SAType: pfkey.SATypeESP, PID: 99}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		c, err := l.Accept()
+		for err == nil {
+			time.Sleep(time.Millisecond)
+			_, err = c.Write(others)
+		}
+	}()
+	var stdout, stderr bytes.Buffer
+	status := run([]string{"-D"}, world{
+		stdout: &stdout, stderr: &stderr, pid: 1, now: time.Now, patience: 50 * time.Millisecond,
+		dial: func() (conn, error) { return keysock.Dial(path) },
+	})
+	if want := "setkey: the daemon has not answered for 50ms: PF_KEY socket " + path; status != 1 || stdout.Len() > 0 || !strings.HasPrefix(stderr.String(), want) {
+		t.Errorf("status %d, %q, %q; want %q", status, stdout.String(), stderr.String(), want)
+	}
+}
 
 // What could not be printed is no success.
 func TestStandardOutputFails(t *testing.T) {
@@ -213,6 +248,8 @@ func (c *many) Receive() (*pfkey.Message, error) {
 	lifetime(m, pfkey.ExtLifetimeCurrent, 12, 1440, clock-60, clock-5)
 	return m, nil
 }
+
+func (c *many) SetDeadline(time.Time) error { return nil }
 
 func (c *many) Close() error { return nil }
 

@@ -21,6 +21,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
+
+	"ifipsec/engine/peer"
 )
 
 // recorder is a handler that remembers the last request and answers as told.
@@ -74,7 +76,8 @@ func start(t *testing.T, h Handler, change func(*server)) string {
 	}
 	s := server{
 		handler: h, log: slog.New(slog.DiscardHandler), credentials: peerCredentials,
-		idleTimeout: time.Minute, perUser: 4, users: map[uint32]int{},
+		idleTimeout: time.Minute,
+		users:       peer.Crowd[uint32]{Most: 16, Each: 4}, processes: peer.Crowd[int32]{Most: 16, Each: 16},
 	}
 	if change != nil {
 		change(&s)
@@ -390,7 +393,7 @@ func TestOneUserCannotTakeAllConnections(t *testing.T) {
 	t.Parallel()
 	uid := make(chan uint32, 10)
 	path := start(t, &recorder{}, func(s *server) {
-		s.perUser = 2
+		s.users.Each = 2
 		s.credentials = func(*net.UnixConn) (*unix.Ucred, error) { return &unix.Ucred{Uid: <-uid}, nil }
 	})
 	connect := func(as uint32) (*Client, error) {
@@ -421,6 +424,77 @@ func TestOneUserCannotTakeAllConnections(t *testing.T) {
 		} else if time.Now().After(deadline) {
 			t.Fatalf("after one ended: %v", err)
 		}
+	}
+}
+
+// A process that connects ten thousand times is refused, in words, and the
+// daemon is there for others all the time.
+func TestFloodOfConnections(t *testing.T) {
+	t.Parallel()
+	const flooder, other = 100, 200
+	pid := make(chan int32)
+	path := start(t, &recorder{}, func(s *server) {
+		s.processes.Each = 4
+		s.credentials = func(*net.UnixConn) (*unix.Ucred, error) { return &unix.Ucred{Pid: <-pid}, nil }
+	})
+	ask := func(c *Client) error {
+		_, err := c.Interfaces(InterfacesRequest{})
+		return err
+	}
+	var open [100]*Client
+	for i := range 10_000 {
+		c, err := Dial(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid <- flooder
+		if old := open[i%len(open)]; old != nil {
+			old.Close()
+		}
+		open[i%len(open)] = c
+		if i%1000 != 0 {
+			continue
+		}
+		c = dial(t, path)
+		pid <- other
+		if err := ask(c); err != nil {
+			t.Fatalf("after %d connections another process is told: %v", i, err)
+		}
+		c.Close()
+	}
+	served := 0
+	for _, c := range open {
+		var refused *Error
+		if err := ask(c); err == nil {
+			served++
+		} else if errors.As(err, &refused) && (refused.Errno != syscall.EUSERS || refused.Message != "process 100 has 4 connections") {
+			t.Errorf("refused with %v", refused)
+		}
+		defer c.Close()
+	}
+	if served > 4 {
+		t.Errorf("%d connections of one process were served, want 4 at most", served)
+	}
+}
+
+// A client that asks and never reads loses its connection, and with it what the
+// daemon keeps for it.
+func TestClientThatNeverReads(t *testing.T) {
+	t.Parallel()
+	status := InterfacesResult{Interfaces: []Interface{{Description: strings.Repeat("x", 8<<20)}}}
+	path := start(t, &recorder{status: status}, func(s *server) { s.idleTimeout = 50 * time.Millisecond })
+	conn, _ := raw(t, path, strings.Repeat(`{"op":"interfaces","args":{}}`+"\n", 100))
+	if err := conn.SetWriteDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := conn.Write([]byte("{}\n")); err != nil {
+			if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("write = %v, want that the connection is gone", err)
+			}
+			return
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ifipsec/engine/peer"
 )
 
 // partingTimeout is how long a client may take to read its last response when
@@ -45,8 +47,8 @@ func Serve(ctx context.Context, l *net.UnixListener, h Handler, log *slog.Logger
 		log:         log,
 		credentials: peerCredentials,
 		idleTimeout: time.Minute,
-		perUser:     32,
-		users:       map[uint32]int{},
+		users:       peer.Crowd[uint32]{Most: 128, Each: 32},
+		processes:   peer.Crowd[int32]{Most: 256, Each: 64},
 	}
 	return s.serve(ctx, l)
 }
@@ -57,11 +59,9 @@ type server struct {
 	log         *slog.Logger
 	credentials func(*net.UnixConn) (*unix.Ucred, error)
 
-	idleTimeout time.Duration // for a request to arrive, or a response to leave
-	perUser     int           // connections that one unprivileged user may have
-
-	mu    sync.Mutex
-	users map[uint32]int // connections of the unprivileged, by uid
+	idleTimeout time.Duration      // for a request to arrive, or a response to leave
+	users       peer.Crowd[uint32] // the connections of the unprivileged, by user
+	processes   peer.Crowd[int32]  // those of the privileged, by process
 }
 
 func (s *server) serve(ctx context.Context, l *net.UnixListener) error {
@@ -102,14 +102,13 @@ func (s *server) converse(ctx context.Context, conn *net.UnixConn) {
 		s.log.Warn("control connection", "error", err)
 		return
 	}
-	privileged := cred.Uid == 0 || int(cred.Uid) == os.Geteuid()
-	if !privileged {
-		if !s.admit(cred.Uid) {
-			_ = s.respond(ctx, conn, failure(fmt.Errorf("user %d has over %d connections: %w", cred.Uid, s.perUser, syscall.EUSERS)))
-			return
-		}
-		defer s.leave(cred.Uid)
+	privileged := peer.Privileged(cred.Uid)
+	leave, err := s.admit(cred, privileged)
+	if err != nil {
+		_ = s.respond(ctx, conn, failure(err))
+		return
 	}
+	defer leave()
 	r := bufio.NewReader(conn)
 	for ctx.Err() == nil {
 		if err := conn.SetReadDeadline(time.Now().Add(s.idleTimeout)); err != nil {
@@ -179,24 +178,13 @@ func (s *server) respond(ctx context.Context, conn *net.UnixConn, r response) er
 	return err
 }
 
-// admit counts a connection of an unprivileged user, who could else take all
-// of the daemon's file descriptors.
-func (s *server) admit(uid uint32) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.users[uid] >= s.perUser {
-		return false
+// admit counts a connection, so that nobody takes all of the daemon's file
+// descriptors.
+func (s *server) admit(cred *unix.Ucred, privileged bool) (leave func(), err error) {
+	if privileged {
+		return func() { s.processes.Leave(cred.Pid) }, s.processes.Enter(cred.Pid, fmt.Sprintf("process %d", cred.Pid))
 	}
-	s.users[uid]++
-	return true
-}
-
-func (s *server) leave(uid uint32) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.users[uid]--; s.users[uid] == 0 {
-		delete(s.users, uid)
-	}
+	return func() { s.users.Leave(cred.Uid) }, s.users.Enter(cred.Uid, fmt.Sprintf("user %d", cred.Uid))
 }
 
 // peerCredentials asks the kernel who connected.

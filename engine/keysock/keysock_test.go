@@ -22,6 +22,7 @@ import (
 
 	"ifipsec/engine/algorithm"
 	"ifipsec/engine/key"
+	"ifipsec/engine/peer"
 	"ifipsec/engine/pfkey"
 	"ifipsec/engine/sad"
 	"ifipsec/engine/spd"
@@ -47,7 +48,7 @@ func start(t testing.TB, change func(*server)) *daemon {
 		log:         slog.New(slog.DiscardHandler),
 		credentials: peerCredentials,
 		patience:    time.Minute,
-		most:        16,
+		crowd:       peer.Crowd[int32]{Most: 16, Each: 16},
 	}
 	if change != nil {
 		change(s)
@@ -336,7 +337,7 @@ func TestDumpThatIsNotRead(t *testing.T) {
 
 func TestCloseInMidDump(t *testing.T) {
 	t.Parallel()
-	d := start(t, func(s *server) { s.most = 2 })
+	d := start(t, func(s *server) { s.crowd.Most = 2 })
 	c := d.dial()
 	addMany(t, c, 10000)
 	for range 5 {
@@ -371,7 +372,7 @@ func eventually[T any](t *testing.T, try func() *T) *T {
 func TestTooManyConnections(t *testing.T) {
 	t.Parallel()
 	const most = 3
-	d := start(t, func(s *server) { s.most = most })
+	d := start(t, func(s *server) { s.crowd.Most = most })
 	var conns []*Conn
 	for range most {
 		c := d.dial()
@@ -412,6 +413,58 @@ func TestTooManyConnections(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A process that connects ten thousand times has some of its connections
+// served, and the daemon is there for others all the time.
+func TestFloodOfConnections(t *testing.T) {
+	t.Parallel()
+	const flooder, other = 100, 200
+	pid := make(chan int32, 1)
+	d := start(t, func(s *server) {
+		s.crowd.Each = 4
+		s.credentials = func(int) (*unix.Ucred, error) {
+			return &unix.Ucred{Pid: <-pid, Uid: uint32(os.Geteuid())}, nil
+		}
+	})
+	before := runtime.NumGoroutine()
+	// The last ones stay open.
+	var open [200]*Conn
+	for i := range 10_000 {
+		c, err := Dial(d.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid <- flooder
+		if old := open[i%len(open)]; old != nil {
+			old.Close()
+		}
+		open[i%len(open)] = c
+		if i%1000 != 0 {
+			continue
+		}
+		c = d.dial()
+		pid <- other
+		send(t, c, dump())
+		wantErrno(t, receive(t, c), syscall.ENOENT)
+		c.Close()
+	}
+	// Two for each connection that is served or refused, at most.
+	if n := runtime.NumGoroutine() - before; n > 2*(16+refusals)+20 {
+		t.Errorf("%d goroutines more than before", n)
+	}
+	served := 0
+	for _, c := range open {
+		if c.SetDeadline(time.Now().Add(10*time.Second)) == nil && c.Send(dump()) == nil {
+			if m, err := c.Receive(); err == nil && syscall.Errno(m.Errno) == syscall.ENOENT {
+				served++
+			}
+		}
+		c.Close()
+	}
+	if served > 4 {
+		t.Errorf("%d connections of one process were served, want 4 at most", served)
+	}
 }
 
 func TestOtherUsersAreRefused(t *testing.T) {
@@ -514,7 +567,7 @@ func TestListenerClosedByOthers(t *testing.T) {
 // Clients that come, ask and go while others do the same.
 func TestManyClientsAtOnce(t *testing.T) {
 	t.Parallel()
-	d := start(t, func(s *server) { s.most = 200 }) // who closes is not gone at once
+	d := start(t, func(s *server) { s.crowd = peer.Crowd[int32]{Most: 200, Each: 200} }) // who closes is not gone at once
 	var wg sync.WaitGroup
 	for i := range uint32(8) {
 		wg.Go(func() {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ifipsec/engine/key"
+	"ifipsec/engine/peer"
 	"ifipsec/engine/pfkey"
 )
 
@@ -32,7 +33,7 @@ func Serve(ctx context.Context, l *net.UnixListener, h *key.Handler, log *slog.L
 		log:         log,
 		credentials: peerCredentials,
 		patience:    time.Minute,
-		most:        256,
+		crowd:       peer.Crowd[int32]{Most: 256, Each: 64},
 	}
 	return s.serve(ctx, l)
 }
@@ -43,8 +44,8 @@ type server struct {
 	log         *slog.Logger
 	credentials func(fd int) (*unix.Ucred, error)
 
-	patience time.Duration // for a reader to take one answer
-	most     int           // connections at a time
+	patience time.Duration     // for a reader to take one answer
+	crowd    peer.Crowd[int32] // the connections, by process
 }
 
 // refusals is how many connections may be told at one time that they are
@@ -53,7 +54,7 @@ const refusals = 16
 
 func (s *server) serve(ctx context.Context, l *net.UnixListener) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
-	served, refused := make(chan struct{}, s.most), make(chan struct{}, refusals)
+	refused := make(chan struct{}, refusals)
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	for {
@@ -74,23 +75,20 @@ func (s *server) serve(ctx context.Context, l *net.UnixListener) error {
 			continue
 		}
 		c := &connection{conn: conn, log: s.log, patience: s.patience}
-		places, serve := served, s.converse
-		why := s.admit(c)
-		if why == nil && len(served) == cap(served) {
-			why = fmt.Errorf("%d connections are open: %w", s.most, syscall.EUSERS)
-		}
-		if why != nil {
+		serve, leave := s.converse, func() { s.crowd.Leave(c.pid) }
+		if why := s.admit(c); why != nil {
+			select {
+			case refused <- struct{}{}:
+			default:
+				conn.Close()
+				continue
+			}
+			// Who floods the socket does not flood the log too.
 			c.log.Warn("PF_KEY connection refused", "error", why)
-			places, serve = refused, func(c *connection) { c.refuse(why) }
-		}
-		select {
-		case places <- struct{}{}:
-		default:
-			conn.Close()
-			continue
+			serve, leave = func(c *connection) { c.refuse(why) }, func() { <-refused }
 		}
 		conns.Go(func() {
-			defer func() { <-places }()
+			defer leave()
 			defer conn.Close()
 			defer context.AfterFunc(ctx, func() { conn.Close() })()
 			serve(c)
@@ -98,7 +96,7 @@ func (s *server) serve(ctx context.Context, l *net.UnixListener) error {
 	}
 }
 
-// admit says why a connection must not be served.
+// admit counts a connection among those served, or says why it must not be.
 func (s *server) admit(c *connection) error {
 	var cred *unix.Ucred
 	err := control(c.conn, func(fd int) (err error) {
@@ -112,10 +110,11 @@ func (s *server) admit(c *connection) error {
 		return err
 	}
 	c.log = c.log.With("pid", cred.Pid, "uid", cred.Uid)
-	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
+	if !peer.Privileged(cred.Uid) {
 		return fmt.Errorf("user %d is not root: %w", cred.Uid, syscall.EPERM)
 	}
-	return nil
+	c.pid = cred.Pid
+	return s.crowd.Enter(c.pid, fmt.Sprintf("process %d", c.pid))
 }
 
 // peerCredentials asks the kernel who connected.
@@ -168,6 +167,7 @@ func wipe(m *pfkey.Message) {
 type connection struct {
 	conn     *net.UnixConn
 	log      *slog.Logger
+	pid      int32 // of the process that connected
 	patience time.Duration
 	missed   sync.Once
 }

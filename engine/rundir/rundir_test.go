@@ -18,6 +18,10 @@ import (
 const fakeDaemon = "IFIPSEC_TEST_DAEMON"
 
 func TestMain(m *testing.M) {
+	if os.Getenv(claimantEnv) != "" {
+		claimant()
+		return
+	}
 	switch os.Getenv(fakeDaemon) {
 	case "":
 		os.Exit(m.Run())
