@@ -74,6 +74,9 @@ func (e *Engine) databases(dir *journal.Dir, records []journal.Record) error {
 			reqIDs.Skip(r.ReqID)
 		}
 	}
+	if err := e.state.findCounters(); err != nil {
+		return err
+	}
 	if err := e.state.prepareCounters(0, planeCounters()); err != nil {
 		return err
 	}
@@ -118,12 +121,19 @@ func (e *Engine) adopt() error {
 	}
 	// A death between two steps of a change left policies that are nobody's, or
 	// not those of their interface.
-	names := map[string]bool{}
+	names, indices := map[string]bool{}, map[int]bool{0: true}
 	for _, ifp := range e.ifs.All() {
-		names[ifp.Name] = true
+		names[ifp.Name], indices[ifp.Index] = true, true
 		if !e.hasPolicies(ifp) {
 			if err := e.setPolicies(ifp); err != nil {
 				return err
+			}
+		}
+	}
+	if e.state != nil {
+		for index := range e.state.counters {
+			if !indices[index] {
+				e.state.forgetInterface(index)
 			}
 		}
 	}

@@ -103,8 +103,8 @@ type state struct {
 	dir      *journal.Dir
 	log      *slog.Logger
 	general  general
-	counters map[int]counting // of the process before
-	memory   map[int][]byte   // the counters' memory, until it is asked for
+	counters map[int]counting // where the counters of an interface are, or with 0 the plane's
+	memory   map[int][]byte   // likewise
 
 	mu  sync.Mutex
 	buf []byte
@@ -138,45 +138,50 @@ func (s *state) delete(kind journal.Kind, id uint64) {
 	}
 }
 
-// prepareCounters finds memory for the counters of an interface, or with index
-// 0 the plane's: with what they counted before, if they did.
+// findCounters finds the memory of all counters there were. Memory can be
+// allocated only when all that is in use is found.
+func (s *state) findCounters() error {
+	for index, c := range s.counters {
+		mem, err := s.dir.At(c.Offset, 8*len(c.Names))
+		if err != nil {
+			return err
+		}
+		s.memory[index] = mem
+	}
+	return nil
+}
+
+// prepareCounters makes memory for the counters of an interface, or with index
+// 0 the plane's, if there is none with what they counted before. A version with
+// other counters takes over those that it knows.
 func (s *state) prepareCounters(index int, names []string) error {
 	if s == nil {
 		return nil
 	}
+	// There are as many names as there is memory.
+	names = append(slices.Clone(names), make([]string, dataplane.CountersSize/8-len(names))...)
 	before, counted := s.counters[index]
-	var old []byte
-	var err error
-	if counted {
-		if old, err = s.dir.At(before.Offset, 8*len(before.Names)); err != nil {
-			return err
-		}
-		if slices.Equal(before.Names, names) && len(old) == dataplane.CountersSize {
-			s.memory[index] = old
-			return nil
-		}
+	if counted && slices.Equal(before.Names, names) {
+		return nil
 	}
-	// A version with other counters takes over those that it knows.
 	offset, mem, err := s.dir.Alloc(dataplane.CountersSize)
 	if err != nil {
 		return err
 	}
 	for i, name := range names {
-		if at := slices.Index(before.Names, name); at >= 0 {
-			copy(mem[8*i:][:8], old[8*at:][:8])
+		if at := slices.Index(before.Names, name); at >= 0 && name != "" {
+			copy(mem[8*i:][:8], s.memory[index][8*at:][:8])
 		}
 	}
-	// There are as many names as there is memory.
-	all := append(slices.Clone(names), make([]string, dataplane.CountersSize/8-len(names))...)
-	if err := s.putJSON(kindCounters, index, counting{offset, all}); err != nil {
+	next := counting{offset, names}
+	if err := s.putJSON(kindCounters, index, next); err != nil {
 		s.dir.Free(offset, dataplane.CountersSize)
 		return err
 	}
 	if counted {
-		s.dir.Free(before.Offset, len(old))
+		s.dir.Free(before.Offset, 8*len(before.Names))
 	}
-	s.memory[index] = mem
-	s.counters[index] = counting{offset, all}
+	s.counters[index], s.memory[index] = next, mem
 	return nil
 }
 
@@ -191,7 +196,7 @@ func (s *state) forgetInterface(index int) {
 		s.delete(kindCounters, uint64(index))
 		delete(s.counters, index)
 		delete(s.memory, index)
-		s.dir.Free(c.Offset, dataplane.CountersSize)
+		s.dir.Free(c.Offset, 8*len(c.Names))
 	}
 }
 

@@ -216,8 +216,8 @@ func WritePCAP(path string, packets []Packet) error {
 	return f.Close()
 }
 
-// Inject sends an Ethernet frame out of an interface of the host, as it is.
-func (h *Host) Inject(ifname string, frame []byte) error {
+// Inject sends Ethernet frames out of an interface of the host, as they are.
+func (h *Host) Inject(ifname string, frames ...[]byte) error {
 	err := h.Do(func() error {
 		ifi, err := net.InterfaceByName(ifname)
 		if err != nil {
@@ -228,7 +228,12 @@ func (h *Host) Inject(ifname string, frame []byte) error {
 			return err
 		}
 		defer unix.Close(fd)
-		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: ifi.Index})
+		for _, frame := range frames {
+			if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: ifi.Index}); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("%s: inject on %s: %w", h.Name, ifname, err)

@@ -79,7 +79,9 @@ func Open(path string, owner Owner, o Options, use func(*Dir, []Record) error) (
 		if errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 			return nil, nil, err
 		}
-		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		if !errors.Is(err, ErrCorrupt) {
+			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
 	}
 	var refused *Refused
 	switch {
