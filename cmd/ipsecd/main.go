@@ -88,9 +88,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 		if !rundir.Supervised() {
-			return rundir.Supervise(log)
+			if _, err = confine(); err == nil {
+				return rundir.Supervise(log)
+			}
+		} else {
+			err = serve(log, !*noOffload)
 		}
-		err = serve(log, !*noOffload)
 		// Until the daemon serves, a command may be waiting for it.
 		rundir.Report(err)
 	}
@@ -112,7 +115,14 @@ func countTrue(all ...bool) (n int) {
 
 // serve is the daemon's life. It returns nil when a signal ended it.
 func serve(log *slog.Logger, offload bool) (err error) {
-	if err := confine(log); err != nil {
+	shortfalls, err := confine()
+	if err != nil {
+		return err
+	}
+	switch err := privilege.Seal(); {
+	case errors.Is(err, errors.ErrUnsupported):
+		shortfalls = append(shortfalls, fmt.Errorf("system calls are not filtered: %w", err))
+	case err != nil:
 		return err
 	}
 	dir, err := rundir.Current()
@@ -126,7 +136,7 @@ func serve(log *slog.Logger, offload bool) (err error) {
 	defer func() { err = errors.Join(err, lock.Release()) }()
 	claim, err := rundir.TakeNamespace()
 	if stranger, ok := errors.AsType[*rundir.StrangerError](err); ok {
-		log.Warn("a second daemon of this namespace would not be noticed", "error", stranger)
+		shortfalls = append(shortfalls, fmt.Errorf("a second daemon of this namespace would not be noticed: %w", stranger))
 	} else if err != nil {
 		return err
 	}
@@ -154,6 +164,9 @@ func serve(log *slog.Logger, offload bool) (err error) {
 	ctx, cancel := signal.NotifyContext(context.Background(), ends()...)
 	defer cancel()
 	log.Info("ipsecd serves", "dir", string(dir), "version", buildVersion())
+	for _, s := range shortfalls {
+		log.Warn(s.Error())
+	}
 	rundir.Report(nil)
 	err = runAll(ctx,
 		func(ctx context.Context) error { return control.Serve(ctx, controls, e, log) },
@@ -167,23 +180,17 @@ func serve(log *slog.Logger, offload bool) (err error) {
 	return err
 }
 
-// confine gives up the privileges that the daemon does not need.
-func confine(log *slog.Logger) error {
+// confine gives up the privileges that neither the daemon nor the parent that
+// starts it needs. The shortfalls are protections that this host does not have,
+// and no reason not to serve.
+func confine() (shortfalls []error, err error) {
 	if err := privilege.Check(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := privilege.LockMemory(); err != nil {
-		log.Warn("memory is not locked, so keys may get into swap space", "error", err)
+		shortfalls = append(shortfalls, fmt.Errorf("memory is not locked, so keys may get into swap space: %w", err))
 	}
-	if err := privilege.Drop(); err != nil {
-		return err
-	}
-	err := privilege.Seal()
-	if errors.Is(err, errors.ErrUnsupported) {
-		log.Warn("system calls are not filtered", "error", err)
-		err = nil
-	}
-	return err
+	return shortfalls, privilege.Drop()
 }
 
 // ends are the signals that end the daemon. nohup(1) takes one of them away.
