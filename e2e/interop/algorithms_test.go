@@ -47,15 +47,6 @@ var linuxLacks = map[string]string{
 	"keyed-sha1":  "Linux has no keyed SHA-1 (RFC 1852), only HMAC",
 }
 
-// weLack are the suites that setkey refuses, although Linux has them. A test
-// fails if it does not refuse them.
-var weLack = map[string]string{
-	"camellia-cbc 128 hmac-sha2-256": "ifipsec has no Camellia yet",
-	"camellia-cbc 192 hmac-sha2-256": "ifipsec has no Camellia yet",
-	"camellia-cbc 256 hmac-sha2-256": "ifipsec has no Camellia yet",
-	"cast128-cbc 40 hmac-sha2-256":   "ifipsec has CAST-128 with keys of 128 bits only",
-}
-
 // suite is a cipher with the length of its key, and an authenticator.
 type suite struct {
 	enc  *algorithm.Encryption
@@ -197,11 +188,6 @@ func TestAlgorithms(t *testing.T) {
 						keysA.WriteString(tn.keysA(there, back))
 						keysL.WriteString(tn.keysL(there, back))
 					}
-					if reason, ok := weLack[s.String()]; ok {
-						refused(t, a, keysA.String())
-						cells.Lacks(s.String(), reason)
-						return
-					}
 					programs.Quiet(t, a, programs.Setkey("flush;\n"+keysA.String()))
 					typed(t, l, "set -e\nip xfrm state flush\n"+keysL.String())
 					for _, inner := range families {
@@ -214,15 +200,6 @@ func TestAlgorithms(t *testing.T) {
 				})
 			}
 		})
-	}
-}
-
-// refused checks that A has not what each statement asks for.
-func refused(t *testing.T, a *lab.Host, statements string) {
-	t.Helper()
-	got := programs.Output(t, a, programs.Setkey("flush;\n"+statements))
-	if strings.Count(got, "Operation not supported.\n") != strings.Count(statements, ";") {
-		t.Errorf("setkey -c <<END\n%sEND\nprints %q, want that each is not supported. Is it by now? Then let us try it.", statements, got)
 	}
 }
 
