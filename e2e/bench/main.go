@@ -90,7 +90,13 @@ func (b *bench) run(ctx context.Context, out io.Writer, all []experiment) error 
 		answers = append(answers, run.Answer(e.row()))
 	}
 	fmt.Fprint(out, run.Text(answers))
-	return b.write(run, answers)
+	if err := b.write(run, answers); err != nil {
+		return err
+	}
+	if len(run.Unavailable) > 0 {
+		return errors.New("not everything could be measured")
+	}
+	return nil
 }
 
 // measure makes the hosts and measures all cells, round by round.

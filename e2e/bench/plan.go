@@ -71,6 +71,25 @@ var experiments = []experiment{
 		metric: result.DaemonsPerGB, traffic: tcp, system: espUDP, reference: &wireGuard, goal: 0.6, lower: true},
 	{name: "cpu-machine-udp-encap", title: "CPU of the machine, TCP, ESP in UDP",
 		metric: result.MachinePerGB, traffic: tcp, system: espUDP, reference: &wireGuard, goal: 0.6, lower: true},
+
+	{name: "interfaces", title: "time for a packet, 1,000 interfaces beside one",
+		metric: result.SecondsPerGB, traffic: tcp, system: manyInterfaces, reference: &espGCM, goal: 1.1, lower: true},
+	{name: "sas", title: "time for a packet, 100,000 SAs beside two",
+		metric: result.SecondsPerGB, traffic: tcp, system: manySAs, reference: &espGCM, goal: 1.1, lower: true},
+	{name: "dead", title: "TCP, another tunnel's peer is dead, beside TCP alone",
+		metric: result.BitsPerSecond, traffic: beside("TCP beside a dead tunnel", dead), system: several,
+		beside: tcp, reference: &several, goal: 0.9},
+	{name: "slow", title: "TCP, another tunnel's cable is full, beside TCP alone",
+		metric: result.BitsPerSecond, traffic: beside("TCP beside a slow tunnel", slow), system: several,
+		beside: tcp, reference: &several, goal: 0.9},
+	{name: "fair", title: "TCP in each of two tunnels, the lesser to the greater",
+		metric: result.Fairness, traffic: twoTunnels, system: several, goal: 0.8},
+	{name: "idle-cpu", title: "CPU of both daemons, idle",
+		metric: result.DaemonsLoad, traffic: nothing, system: idleGCM, goal: 0.005, lower: true},
+	{name: "idle-memory", title: "resident memory of a daemon, idle",
+		metric: result.Resident, traffic: nothing, system: idleGCM, reference: &idleWireGuard, lower: true},
+	{name: "memory", title: "resident memory of a daemon, after TCP",
+		metric: result.Resident, traffic: tcp, system: espGCM, reference: &wireGuard, lower: true},
 }
 
 // chosen returns the experiments whose names match.

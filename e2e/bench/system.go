@@ -28,7 +28,8 @@ const (
 // pair is two hosts with a tunnel between them, and an iperf3 that serves on b.
 type pair struct {
 	a, b    *lab.Host
-	daemons []int // process IDs of both hosts' daemons
+	others  []*lab.Host // that a system wants too
+	daemons []int       // process IDs of both hosts' daemons
 }
 
 // system is something that makes tunnels.
@@ -100,7 +101,7 @@ func (p *pair) answers(ctx context.Context) error {
 
 func (p *pair) close() error {
 	var errs []error
-	for _, h := range []*lab.Host{p.a, p.b} {
+	for _, h := range append([]*lab.Host{p.a, p.b}, p.others...) {
 		if h != nil {
 			errs = append(errs, h.Close())
 		}
@@ -113,7 +114,7 @@ type tunnel struct {
 	unit           int
 	outerA, outerB netip.Addr
 	innerA, innerB netip.Addr
-	options        string // setkey's options for both SAs, with %s for a key's last octets
+	options        string // setkey's options for both SAs, with a verb for a number, which ends the key
 	natt           bool   // ESP in UDP
 }
 
@@ -146,7 +147,8 @@ func setUp(ctx context.Context, p *pair, tunnels ...tunnel) error {
 			keys.WriteString(t.add(t.outerA, t.outerB, 10000+2*t.unit, reqid))
 			keys.WriteString(t.add(t.outerB, t.outerA, 10001+2*t.unit, reqid))
 		}
-		if err := succeed(ctx, h, interfaces.String()); err != nil {
+		// Longer than a command line can be.
+		if err := succeed(ctx, h, "sh", interfaces.String()); err != nil {
 			return err
 		}
 		if err := setkey(ctx, h, keys.String()); err != nil {
@@ -168,18 +170,17 @@ func (t tunnel) add(src, dst netip.Addr, spi, reqid int) string {
 
 // setkey gives a script to the host's setkey.
 func setkey(ctx context.Context, h *lab.Host, script string) error {
+	return succeed(ctx, h, "setkey -f", script)
+}
+
+// succeed gives a script to a command that must succeed.
+func succeed(ctx context.Context, h *lab.Host, command, script string) error {
 	if err := os.WriteFile(h.Path("/run/script"), []byte(script), 0o600); err != nil {
 		return err
 	}
-	return succeed(ctx, h, "setkey -f /run/script")
-}
-
-// succeed runs a script that must succeed.
-func succeed(ctx context.Context, h *lab.Host, script string) error {
-	r, err := h.Shell(ctx, script)
+	r, err := h.Shell(ctx, command+" /run/script")
 	if err == nil && r.Exit != 0 {
-		script, _, _ = strings.Cut(script, "\n")
-		err = fmt.Errorf("%s: %s …: exit status %d: %s", h.Name, script, r.Exit, r.Stdout+r.Stderr)
+		err = fmt.Errorf("%s: %s: exit status %d: %s", h.Name, command, r.Exit, strings.TrimSpace(r.Stdout+r.Stderr))
 	}
 	return err
 }

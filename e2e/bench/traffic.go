@@ -35,16 +35,19 @@ var (
 // bulk is what iperf3 sends with some options.
 func bulk(name string, options ...string) traffic {
 	return traffic{name: name, run: func(ctx context.Context, p *pair, seconds int) (values, error) {
-		return p.costs(func() (iperf.Result, error) { return p.iperf(ctx, innerB, seconds, options...) })
+		return p.costs(func() (iperf.Result, error) { return p.iperf(ctx, firstServer, seconds, options...) })
 	}}
 }
 
-// iperf runs iperf3 from a to an address of b.
-func (p *pair) iperf(ctx context.Context, to netip.Addr, seconds int, options ...string) (iperf.Result, error) {
+// firstServer is where iperf3 serves on b.
+var firstServer = netip.AddrPortFrom(innerB, 5201)
+
+// iperf runs iperf3 from a to where one serves on b.
+func (p *pair) iperf(ctx context.Context, to netip.AddrPort, seconds int, options ...string) (iperf.Result, error) {
 	// A run that does not end in time never will: what controls it was lost.
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second+20*time.Second)
 	defer cancel()
-	argv := append([]string{"iperf3", "-J", "-i", "0", "-c", to.String(), "-t", strconv.Itoa(seconds)}, options...)
+	argv := append([]string{"iperf3", "-J", "-i", "0", "-c", to.Addr().String(), "-p", fmt.Sprint(to.Port()), "-t", strconv.Itoa(seconds)}, options...)
 	r, err := p.a.Command(ctx, argv...)
 	if err != nil {
 		return iperf.Result{}, err
@@ -66,8 +69,13 @@ func (p *pair) costs(run func() (iperf.Result, error)) (values, error) {
 	if err != nil {
 		return nil, err
 	}
+	memory, err := p.resident()
+	if err != nil {
+		return nil, err
+	}
 	gigabytes := float64(r.Bytes) / 1e9
 	v := values{
+		result.Resident:      memory,
 		result.BitsPerSecond: r.BitsPerSecond(),
 		result.SecondsPerGB:  r.Seconds / gigabytes,
 		result.DaemonsPerGB:  (after.daemons - before.daemons).Seconds() / gigabytes,
@@ -90,7 +98,7 @@ func (p *pair) spent() (s spent, err error) {
 		}
 		s.daemons += t
 	}
-	s.machine, _, err = proc.Busy()
+	s.machine, err = proc.Busy()
 	return s, err
 }
 
@@ -107,7 +115,7 @@ var idlePing = traffic{name: "ping", run: func(ctx context.Context, p *pair, sec
 var loadedPing = traffic{name: "ping beside TCP", run: func(ctx context.Context, p *pair, seconds int) (values, error) {
 	var wg sync.WaitGroup
 	var load error
-	wg.Go(func() { _, load = p.iperf(ctx, innerB, seconds+1) })
+	wg.Go(func() { _, load = p.iperf(ctx, firstServer, seconds+1) })
 	time.Sleep(500 * time.Millisecond) // the stream finds its rate
 	v, err := p.roundTrip(ctx, seconds)
 	wg.Wait()

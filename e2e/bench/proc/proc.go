@@ -3,6 +3,7 @@ package proc
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -39,30 +40,25 @@ func parseStat(stat []byte) (time.Duration, error) {
 	return ticks("/proc/PID/stat", fields[11:13])
 }
 
-// Busy returns the time that the machine's CPUs were not idle, since it was
-// started, and how much of it they served soft interrupts.
-func Busy() (busy, softirq time.Duration, err error) {
+// Busy returns the time that the machine's CPUs were not idle since it was
+// started, whatever they did.
+func Busy() (time.Duration, error) {
 	stat, err := os.ReadFile("/proc/stat")
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	return parseBusy(stat)
 }
 
 // parseBusy reads the first line of /proc/stat, proc_stat(5): user, nice,
 // system, idle, iowait, irq, softirq, steal. Guests' time is in user and nice.
-func parseBusy(stat []byte) (busy, softirq time.Duration, err error) {
+func parseBusy(stat []byte) (time.Duration, error) {
 	line, _, _ := strings.Cut(string(stat), "\n")
 	fields := strings.Fields(line)
 	if len(fields) < 9 || fields[0] != "cpu" {
-		return 0, 0, fmt.Errorf("/proc/stat: expected the sum of all CPUs, found %q", line)
+		return 0, fmt.Errorf("/proc/stat: expected the sum of all CPUs, found %q", line)
 	}
-	busy, err = ticks("/proc/stat", []string{fields[1], fields[2], fields[3], fields[6], fields[7], fields[8]})
-	if err != nil {
-		return 0, 0, err
-	}
-	softirq, err = ticks("/proc/stat", fields[7:8])
-	return busy, softirq, err
+	return ticks("/proc/stat", append(fields[1:4], fields[6:9]...))
 }
 
 func ticks(file string, fields []string) (sum time.Duration, err error) {
@@ -76,34 +72,27 @@ func ticks(file string, fields []string) (sum time.Duration, err error) {
 	return sum, nil
 }
 
-// Memory returns the resident memory of a process in bytes, now and at most
-// until now.
-func Memory(pid int) (now, most int64, err error) {
+// Memory returns the resident memory of a process in bytes.
+func Memory(pid int) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	return parseMemory(status)
 }
 
 // parseMemory reads /proc/PID/status, proc_pid_status(5).
-func parseMemory(status []byte) (now, most int64, err error) {
-	for name, value := range map[string]*int64{"VmRSS:": &now, "VmHWM:": &most} {
-		found := false
-		for line := range strings.Lines(string(status)) {
-			rest, ok := strings.CutPrefix(line, name)
-			if !ok {
-				continue
-			}
-			kB, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-			if err != nil {
-				return 0, 0, fmt.Errorf("/proc/PID/status: %w", err)
-			}
-			*value, found = kB<<10, true
+func parseMemory(status []byte) (int64, error) {
+	for line := range strings.Lines(string(status)) {
+		rest, ok := strings.CutPrefix(line, "VmRSS:")
+		if !ok {
+			continue
 		}
-		if !found {
-			return 0, 0, fmt.Errorf("/proc/PID/status: no %s", name)
+		kB, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/PID/status: %w", err)
 		}
+		return kB << 10, nil
 	}
-	return now, most, nil
+	return 0, errors.New("/proc/PID/status: no VmRSS")
 }
