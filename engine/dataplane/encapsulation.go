@@ -3,6 +3,7 @@ package dataplane
 import (
 	"encoding/binary"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"ifipsec/engine/algorithm"
@@ -18,6 +19,7 @@ type encapsulation struct {
 	ports     map[sad.Index]map[uint16]int // the SAs of an index, which may have a tunnel, by our port
 	needs     map[kind]int                 // of the tunnels that serve
 	keepalive *time.Timer                  // nil while no port is needed
+	givenUp   atomic.Uint64                // how many ports were closed; needs no lock
 }
 
 func newEncapsulation() encapsulation {
@@ -94,6 +96,7 @@ func (p *Plane) needPort(k kind, n int) {
 	delete(p.encap.needs, k)
 	if o := p.outers[k]; o != nil && !p.closed {
 		delete(p.outers, k)
+		p.encap.givenUp.Add(1)
 		if err := o.close(); err != nil {
 			p.log.Warn("the socket was not closed", "way", k, "error", err)
 		}

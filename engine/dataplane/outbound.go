@@ -33,6 +33,7 @@ type outbound struct {
 
 	way    path // what sender was made for
 	sender sender
+	asOf   uint64 // how many ports had been given up when sender was made
 	failed string // the last error of sending, so that each is logged once
 }
 
@@ -109,15 +110,17 @@ func (o *outbound) process(n int) {
 	o.send(sa, &counts)
 }
 
-// choose makes sender one for the SA, if it isn't.
+// choose makes sender one for the SA, if it isn't. Its port may have been given
+// up and be wanted again, as when a script flushes the SAs and adds others.
 func (o *outbound) choose(sa *sad.SA, mark uint32) error {
 	way := pathOf(sa, o.tunnel.moved.Load(), mark)
-	if o.sender == nil || o.way != way {
+	givenUp := o.tunnel.plane.encap.givenUp.Load()
+	if o.sender == nil || o.way != way || o.asOf != givenUp {
 		sender, err := o.tunnel.sender(way, cap(o.batch))
 		if err != nil {
 			return err
 		}
-		o.way, o.sender = way, sender
+		o.way, o.sender, o.asOf = way, sender, givenUp
 	}
 	return nil
 }
@@ -181,10 +184,6 @@ func (o *outbound) send(sa *sad.SA, counts *TunnelCounters) {
 	}
 	if err := o.sender.send(o.batch); err != nil {
 		o.complain(err)
-		if errors.Is(err, os.ErrClosed) {
-			// The port was given up, and may be wanted again.
-			o.sender = nil
-		}
 	}
 	// FreeBSD's lifetimes count what was encrypted, with the outer header,
 	// whether or not the network took it.
