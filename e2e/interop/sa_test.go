@@ -114,6 +114,12 @@ func reaches(t *testing.T, a *lab.Host, l *uml.Kernel, tn tunnel) {
 // A stream there and back, in packets as large as the tunnel takes.
 func testTCP(t *testing.T, a *lab.Host, l *uml.Kernel, tn tunnel) {
 	keyed(t, a, l, tn, gcm(1), gcm(2))
+	streams(t, a, l, tn)
+}
+
+// streams sends a stream there and back over both inner protocols.
+func streams(t *testing.T, a *lab.Host, l *uml.Kernel, tn tunnel) {
+	t.Helper()
 	for _, inner := range families {
 		addr := netip.AddrPortFrom(tn.innerL[inner], 7)
 		if err := l.Echo(t.Context(), addr); err != nil {

@@ -37,6 +37,7 @@ const (
 	program     = "linux.uml"
 	memory      = "mem=256M"
 	bootTimeout = 30 * time.Second // a second, on a machine that does nothing else
+	callTimeout = 30 * time.Second // more than anything asked for takes
 )
 
 // Kernel is a Linux kernel that runs.
@@ -198,6 +199,8 @@ func (k *Kernel) Echo(ctx context.Context, addr netip.AddrPort) error {
 }
 
 func (k *Kernel) call(ctx context.Context, method string, args, reply any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("no answer in %v", callTimeout))
+	defer cancel()
 	call := k.client.Go("Init."+method, args, reply, make(chan *rpc.Call, 1))
 	var err error
 	select {
