@@ -40,15 +40,17 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("ipsecd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: ipsecd [-v] [-no-offload]\n       ipsecd -status [-json]\n       ipsecd -esp-sa\n       ipsecd -stop\n       ipsecd -version")
+		fmt.Fprintln(stderr, "usage: ipsecd [-v] [-no-offload]\n       ipsecd -status [-json]\n       ipsecd -esp-sa\n       ipsecd -stop\n       ipsecd [-n] [-v] -rc file\n       ipsecd -version")
 		flags.PrintDefaults()
 	}
 	stop := flags.Bool("stop", false, "end the daemon of this network namespace")
 	show := flags.Bool("status", false, "print what the daemon of this network namespace has counted")
 	asJSON := flags.Bool("json", false, "with -status: all counters, as JSON")
 	table := flags.Bool("esp-sa", false, "print the SAs, with their keys, as Wireshark's table esp_sa")
+	rcFile := flags.String("rc", "", "do what a `file` in the language of rc.conf says of interfaces, keys and routes")
+	dry := flags.Bool("n", false, "with -rc: print the commands and run none")
 	version := flags.Bool("version", false, "print the version")
-	verbose := flags.Bool("v", false, "log every change of configuration")
+	verbose := flags.Bool("v", false, "log every change of configuration; with -rc, print the commands")
 	noOffload := flags.Bool("no-offload", false, "open TUN devices without segmentation offload, for kernels that refuse it")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -62,8 +64,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		misuse = fmt.Sprintf("unexpected argument %q", flags.Arg(0))
 	case *asJSON && !*show:
 		misuse = "-json goes with -status"
-	case countTrue(*stop, *show, *table, *version) > 1:
-		misuse = "one of -stop, -status, -esp-sa and -version"
+	case *dry && *rcFile == "":
+		misuse = "-n goes with -rc"
+	case countTrue(*stop, *show, *table, *rcFile != "", *version) > 1:
+		misuse = "one of -stop, -status, -esp-sa, -rc and -version"
 	}
 	if misuse != "" {
 		fmt.Fprintln(stderr, "ipsecd:", misuse)
@@ -79,6 +83,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		err = status(stdout, *asJSON)
 	case *table:
 		err = espSA(stdout)
+	case *rcFile != "":
+		return newRC(stdout, stderr, *verbose || *dry, *dry).apply(*rcFile)
 	case *stop:
 		err = stopDaemon()
 	default:

@@ -32,7 +32,10 @@ func TestCommandLine(t *testing.T) {
 		"-frobnicate":   {2, "flag provided but not defined"},
 		"now":           {2, `unexpected argument "now"`},
 		"-json":         {2, "-json goes with -status"},
-		"-stop -status": {2, "one of -stop, -status, -esp-sa and -version"},
+		"-n":            {2, "-n goes with -rc"},
+		"-rc a -stop":   {2, "one of -stop, -status, -esp-sa, -rc and -version"},
+		"-rc /nowhere":  {1, "ipsecd: open /nowhere: no such file or directory"},
+		"-stop -status": {2, "one of -stop, -status, -esp-sa, -rc and -version"},
 	} {
 		var stdout, stderr strings.Builder
 		if got := run(strings.Fields(args), &stdout, &stderr); got != want.status {

@@ -50,9 +50,9 @@ func Dial[C any](d Dir, dial func() (C, error)) (C, error) {
 // daemon has this namespace. The program is the ipsecd beside the calling
 // command, or else the one on PATH.
 func (d Dir) Start() error {
-	program, err := findDaemon()
+	program, err := FindProgram("ipsecd")
 	if err != nil {
-		return err
+		return fmt.Errorf("%w, and there is none to start beside this command or on PATH", ErrNotRunning)
 	}
 	log, err := d.log()
 	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
@@ -107,20 +107,18 @@ func (d Dir) log() (*os.File, error) {
 	return os.OpenFile(d.LogFile(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 }
 
-func findDaemon() (string, error) {
+// FindProgram finds one of the project's programs: beside the program that runs,
+// or else on PATH.
+func FindProgram(name string) (string, error) {
 	if self, err := os.Executable(); err == nil {
 		if self, err = filepath.EvalSymlinks(self); err == nil {
-			beside := filepath.Join(filepath.Dir(self), "ipsecd")
+			beside := filepath.Join(filepath.Dir(self), name)
 			if st, err := os.Stat(beside); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
 				return beside, nil
 			}
 		}
 	}
-	program, err := exec.LookPath("ipsecd")
-	if err != nil {
-		return "", fmt.Errorf("%w, and there is none to start beside this command or on PATH", ErrNotRunning)
-	}
-	return program, nil
+	return exec.LookPath(name)
 }
 
 // Report tells the command that started this process, if one did, how the
