@@ -14,6 +14,7 @@ import (
 	"ifipsec/engine/host"
 	"ifipsec/engine/ifnet"
 	"ifipsec/engine/pfkey"
+	"ifipsec/engine/sad"
 	"ifipsec/engine/spd"
 )
 
@@ -435,7 +436,30 @@ func (e *Engine) Statistics(control.StatisticsRequest) (control.StatisticsResult
 		}
 		result.Interfaces = append(result.Interfaces, s)
 	}
+	for sa := range e.sad.All(pfkey.SATypeESP) {
+		if sa.ESP != nil {
+			result.SAs = append(result.SAs, e.saStatistics(sa))
+		}
+	}
 	return result, nil
+}
+
+// saStatistics is what an SA has counted, in netstat's words.
+func (e *Engine) saStatistics(sa *sad.SA) control.SAStatistics {
+	current := sa.Current()
+	return control.SAStatistics{
+		SPI: sa.SPI, Src: e.named(sa.Src), Dst: e.named(sa.Dst), ReqID: sa.ReqID,
+		State: sa.State().String(), Used: current.LastUsed,
+		// It is used one way, and the other number is 0.
+		Sequence: max(sa.ESP.Sequence(), sa.ESP.ReplayState().Highest),
+		Counters: []control.Counter{
+			{Name: "packets", Text: "packets", Value: current.Packets},
+			{Name: "bytes", Text: "bytes", Value: current.Bytes},
+			{Name: dataplane.Replay.Name(), Text: dataplane.Replay.String(), Value: sa.Refused(sad.RefusedReplay)},
+			{Name: dataplane.BadAuth.Name(), Text: dataplane.BadAuth.String(), Value: sa.Refused(sad.RefusedICV)},
+			{Name: "malformed", Text: "packets dropped; bad ilen or bad encryption detected", Value: sa.Refused(sad.RefusedMalformed)},
+		},
+	}
 }
 
 // status is an interface as ifconfig shows it: what Linux's link has and what

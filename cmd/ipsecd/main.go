@@ -40,12 +40,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("ipsecd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: ipsecd [-v] [-no-offload]\n       ipsecd -status [-json]\n       ipsecd -esp-sa\n       ipsecd -stop\n       ipsecd [-n] [-v] -rc file\n       ipsecd -version")
+		fmt.Fprintln(stderr, "usage: ipsecd [-v] [-no-offload]\n       ipsecd -status [-json | -prometheus]\n       ipsecd -esp-sa\n       ipsecd -stop\n       ipsecd [-n] [-v] -rc file\n       ipsecd -version")
 		flags.PrintDefaults()
 	}
 	stop := flags.Bool("stop", false, "end the daemon of this network namespace")
 	show := flags.Bool("status", false, "print what the daemon of this network namespace has counted")
 	asJSON := flags.Bool("json", false, "with -status: all counters, as JSON")
+	prometheus := flags.Bool("prometheus", false, "with -status: all counters, as Prometheus's metrics")
 	table := flags.Bool("esp-sa", false, "print the SAs, with their keys, as Wireshark's table esp_sa")
 	rcFile := flags.String("rc", "", "do what a `file` in the language of rc.conf says of interfaces, keys and routes")
 	dry := flags.Bool("n", false, "with -rc: print the commands and run none")
@@ -66,6 +67,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		misuse = "-json goes with -status"
 	case *dry && *rcFile == "":
 		misuse = "-n goes with -rc"
+	case *prometheus && !*show:
+		misuse = "-prometheus goes with -status"
+	case *asJSON && *prometheus:
+		misuse = "one of -json and -prometheus"
 	case countTrue(*stop, *show, *table, *rcFile != "", *version) > 1:
 		misuse = "one of -stop, -status, -esp-sa, -rc and -version"
 	}
@@ -80,7 +85,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case *version:
 		fmt.Fprintln(stdout, "ipsecd", buildVersion())
 	case *show:
-		err = status(stdout, *asJSON)
+		as := inText
+		switch {
+		case *asJSON:
+			as = inJSON
+		case *prometheus:
+			as = asMetrics
+		}
+		err = status(stdout, as)
 	case *table:
 		err = espSA(stdout)
 	case *rcFile != "":

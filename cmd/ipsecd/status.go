@@ -13,8 +13,8 @@ import (
 )
 
 // status prints what the daemon of this namespace has counted, as netstat(1)
-// does: a counter that is zero is not shown. As JSON all are.
-func status(w io.Writer, asJSON bool) error {
+// does: a counter that is zero is not shown. As JSON and as metrics all are.
+func status(w io.Writer, as format) error {
 	dir, err := rundir.Current()
 	if err != nil {
 		return err
@@ -31,17 +31,32 @@ func status(w io.Writer, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	if asJSON {
+	switch as {
+	case inJSON:
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "\t")
 		return encoder.Encode(statistics)
+	case asMetrics:
+		return printMetrics(w, statistics)
 	}
 	printCounters(w, "esp", statistics.ESP)
 	for _, ifp := range statistics.Interfaces {
 		printCounters(w, ifp.Name, ifp.Counters)
 	}
+	for _, sa := range statistics.SAs {
+		printCounters(w, fmt.Sprintf("SA %d (%v -> %v, reqid %d, %s)", sa.SPI, sa.Src, sa.Dst, sa.ReqID, sa.State), sa.Counters)
+	}
 	return nil
 }
+
+// format is how statistics are printed.
+type format int
+
+const (
+	inText format = iota
+	inJSON
+	asMetrics // Prometheus's
+)
 
 func printCounters(w io.Writer, of string, counters []control.Counter) {
 	fmt.Fprintf(w, "%s:\n", of)

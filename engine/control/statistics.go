@@ -1,5 +1,10 @@
 package control
 
+import (
+	"net/netip"
+	"time"
+)
+
 // StatisticsRequest asks for what the data plane has counted.
 type StatisticsRequest struct{}
 
@@ -8,6 +13,19 @@ type StatisticsResult struct {
 	// ESP is about all packets of protocol ESP, as netstat -s -p esp has it.
 	ESP        []Counter             `json:"esp"`
 	Interfaces []InterfaceStatistics `json:"interfaces,omitzero"` // in order of creation
+	SAs        []SAStatistics        `json:"sas,omitzero"`        // of ESP, in the order of setkey -D
+}
+
+// SAStatistics is about the packets of one SA of ESP.
+type SAStatistics struct {
+	SPI      uint32     `json:"spi"`
+	Src      netip.Addr `json:"src"` // a link-local one with its link as zone
+	Dst      netip.Addr `json:"dst"`
+	ReqID    uint32     `json:"reqid"`
+	State    string     `json:"state"`
+	Sequence uint64     `json:"sequence"`      // the last number sent, or the highest received
+	Used     time.Time  `json:"used,omitzero"` // when a packet passed last
+	Counters []Counter  `json:"counters,omitzero"`
 }
 
 // InterfaceStatistics is about the packets of one interface.

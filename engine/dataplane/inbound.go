@@ -108,7 +108,9 @@ func (in *inbound) packet(a *arrival, counts *Counters) {
 
 	payload, next, err := in.sa.ESP.Open(packet)
 	if err != nil {
-		counts[causeOf(err)]++
+		cause := causeOf(err)
+		counts[cause]++
+		in.sa.Refuse(refusalOf(cause))
 		return
 	}
 	counts[InputBytes] += uint64(len(payload))
@@ -154,6 +156,18 @@ func causeOf(err error) Counter {
 		return BadEncrypt
 	default: // ErrTooShort and ErrAlignment
 		return BadLength
+	}
+}
+
+// refusalOf is what the SA counts it under.
+func refusalOf(cause Counter) sad.Refusal {
+	switch cause {
+	case Replay:
+		return sad.RefusedReplay
+	case BadAuth:
+		return sad.RefusedICV
+	default:
+		return sad.RefusedMalformed
 	}
 }
 

@@ -110,7 +110,7 @@ func (sa *SA) end(l Lifetime) time.Time {
 	if l.AddTime != 0 {
 		end = after(sa.Created, l.AddTime)
 	}
-	if first := sa.usage.firstUsed(); l.UseTime != 0 && !first.IsZero() {
+	if first := sa.usage.at(&sa.usage.first); l.UseTime != 0 && !first.IsZero() {
 		end = earlier(end, after(first, l.UseTime))
 	}
 	return end

@@ -190,7 +190,7 @@ func TestCurrent(t *testing.T) {
 	sa.Account(12, 1440)
 	c.forward(time.Second)
 	sa.Account(1, 60)
-	want := Current{Packets: 13, Bytes: 1500, FirstUsed: first}
+	want := Current{Packets: 13, Bytes: 1500, FirstUsed: first, LastUsed: first.Add(time.Second)}
 	if got := sa.Current(); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}

@@ -73,15 +73,34 @@ func (sa *SA) Current() Current {
 	return Current{
 		Packets:   sa.usage.packets.Load(),
 		Bytes:     sa.usage.bytes.Load(),
-		FirstUsed: sa.usage.firstUsed(),
+		FirstUsed: sa.usage.at(&sa.usage.first),
+		LastUsed:  sa.usage.at(&sa.usage.last),
 	}
 }
+
+// Refusal is why a packet that arrived for an SA was not taken.
+type Refusal uint8
+
+const (
+	RefusedReplay    Refusal = iota // seen before, or too old for the window
+	RefusedICV                      // changed on its way, or sealed with another key
+	RefusedMalformed                // of no length that the algorithms make, or badly padded
+
+	refusals
+)
+
+// Refuse counts a packet that was not taken. It takes no lock.
+func (sa *SA) Refuse(why Refusal) { sa.usage.refused[why].Add(1) }
+
+// Refused returns how many packets were not taken for a reason.
+func (sa *SA) Refused(why Refusal) uint64 { return sa.usage.refused[why].Load() }
 
 // Current is the current lifetime of an SA.
 type Current struct {
 	Packets   uint64
 	Bytes     uint64
 	FirstUsed time.Time // zero if never used
+	LastUsed  time.Time // likewise
 }
 
 // Keys returns copies of the authentication and the encryption key. They are
@@ -99,18 +118,19 @@ type usage struct {
 func (u *usage) add(packets, bytes uint64) {
 	u.packets.Add(packets)
 	u.bytes.Add(bytes)
-	// The clock is read for the first packets only.
+	now := max(0, int64(u.now().Sub(u.origin))) + 1
 	if u.first.Load() == 0 {
-		u.first.CompareAndSwap(0, max(0, int64(u.now().Sub(u.origin)))+1)
+		u.first.CompareAndSwap(0, now)
 	}
+	u.last.Store(now)
 }
 
-func (u *usage) firstUsed() time.Time {
-	first := u.first.Load()
-	if first == 0 {
+// at is a time that is kept as nanoseconds since the SA's creation, plus one.
+func (u *usage) at(since *atomic.Int64) time.Time {
+	if since.Load() == 0 {
 		return time.Time{}
 	}
-	return u.origin.Add(time.Duration(first - 1))
+	return u.origin.Add(time.Duration(since.Load() - 1))
 }
 
 // exceeds says whether a limit in packets or bytes is passed.

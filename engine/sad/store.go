@@ -37,6 +37,8 @@ type memory struct {
 type counts struct {
 	packets, bytes atomic.Uint64
 	first          atomic.Int64 // nanoseconds from the SA's creation to the first use, plus one
+	last           atomic.Int64 // likewise to the last use
+	refused        [refusals]atomic.Uint64
 }
 
 const countsSize = 64
