@@ -74,7 +74,7 @@ clean:
 DEPS = unshare:util-linux setpriv:util-linux mandoc:mandoc iperf3:iperf3
 
 # The other implementations, and what configures them.
-DEPS_INTEROP = linux.uml:user-mode-linux ip:iproute2 ethtool:ethtool tshark:tshark \
+DEPS_INTEROP = linux.uml:user-mode-linux ip:iproute2 ethtool:ethtool nft:nftables tshark:tshark \
 	scapy:python3-scapy scapy:python3-cryptography
 
 deps:
