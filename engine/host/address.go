@@ -139,21 +139,30 @@ func prefix(a netip.Addr, bits int) *net.IPNet {
 	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(bits, a.BitLen())}
 }
 
+// addrconfPriority is the metric of the routes that Linux adds for addresses of
+// IPv6 (IP6_RT_PRIO_ADDRCONF).
+const addrconfPriority = 256
+
 // routeToPeer adds the host route to an address's destination, if there is one.
-// It is the kernel's kind of route, which routing daemons leave alone; it goes
-// away with the address, which is its preferred source. Linux adds the one of
-// IPv6 itself.
+// It is the kernel's kind of route, which routing daemons leave alone. That of
+// IPv4 goes away with the address, which is its preferred source. That of IPv6
+// is the one that Linux adds and removes itself, but not if the link was down
+// when it got the address.
 func (h *Host) routeToPeer(l netlink.Link, a Address) error {
-	if !a.Peer.IsValid() || !a.Local.Is4() {
+	if !a.Peer.IsValid() {
 		return nil
 	}
-	err := h.netlink.RouteReplace(&netlink.Route{
+	r := &netlink.Route{
 		LinkIndex: l.Attrs().Index,
-		Dst:       prefix(a.Peer, 32),
-		Src:       a.Local.AsSlice(),
-		Scope:     netlink.SCOPE_LINK,
+		Dst:       prefix(a.Peer, a.Peer.BitLen()),
 		Protocol:  unix.RTPROT_KERNEL,
-	})
+	}
+	if a.Local.Is4() {
+		r.Src, r.Scope = a.Local.AsSlice(), netlink.SCOPE_LINK
+	} else {
+		r.Priority = addrconfPriority
+	}
+	err := h.netlink.RouteReplace(r)
 	// A link that is down has no routes: SetUp adds them.
 	if err != nil && !errors.Is(err, unix.ENETDOWN) {
 		return fmt.Errorf("interface %s: route to %v: %w", l.Attrs().Name, a.Peer, err)
