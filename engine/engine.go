@@ -11,6 +11,7 @@ import (
 
 	"ifipsec/engine/clock"
 	"ifipsec/engine/dataplane"
+	"ifipsec/engine/handover"
 	"ifipsec/engine/host"
 	"ifipsec/engine/ifnet"
 	"ifipsec/engine/journal"
@@ -28,6 +29,9 @@ type Config struct {
 	// StateDir is a directory for what is to outlive the process, for this engine
 	// alone; its parent must exist. Empty: nothing does.
 	StateDir string
+	// Taken are [Engine.Files] of the engine before this one, which left; nil if
+	// that gave nothing. What is left of them is the caller's to close.
+	Taken *handover.Descriptors
 }
 
 // Engine is one host's IPsec. It serves ifconfig as a control.Handler and
@@ -73,13 +77,13 @@ func New(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e.key = key.New(key.Config{SAD: e.sad, SPD: e.spd, Log: cfg.Log, Now: e.clock.Now, Wall: e.clock.Wall})
-	e.plane = dataplane.New(dataplane.Config{SAD: e.sad, Log: cfg.Log, NoSA: e.acquire, Memory: e.counterMemory})
+	e.plane = dataplane.New(dataplane.Config{SAD: e.sad, Log: cfg.Log, NoSA: e.acquire, Memory: e.counterMemory, Take: cfg.Taken.Take})
 	for sa := range e.sad.All(pfkey.SATypeESP) {
 		if sa.NATT != nil {
 			e.plane.Encapsulated(sa, true)
 		}
 	}
-	err = e.adopt()
+	err = e.adopt(cfg.Taken)
 	if err == nil {
 		err = e.resync()
 	}

@@ -2,10 +2,13 @@ package engine
 
 import (
 	"errors"
+	"maps"
+	"strconv"
 	"syscall"
 
 	"ifipsec/engine/clock"
 	"ifipsec/engine/dataplane"
+	"ifipsec/engine/handover"
 	"ifipsec/engine/host"
 	"ifipsec/engine/ifnet"
 	"ifipsec/engine/journal"
@@ -105,9 +108,14 @@ func tunnelCounters() (names []string) {
 
 // adopt gives the interfaces the devices that outlived the process before. One
 // whose link is gone ends, as it would have if the process had seen it go.
-func (e *Engine) adopt() error {
+func (e *Engine) adopt(taken *handover.Descriptors) error {
+	local, err := e.host.LocalAddrs()
+	if err != nil {
+		return err
+	}
+	e.ifs.SetLocalAddrs(maps.Keys(local))
 	for _, ifp := range e.ifs.All() {
-		err := e.adoptInterface(ifp)
+		err := e.adoptInterface(ifp, taken)
 		if err == nil {
 			continue
 		}
@@ -145,7 +153,7 @@ func (e *Engine) adopt() error {
 	return nil
 }
 
-func (e *Engine) adoptInterface(ifp ifnet.Interface) error {
+func (e *Engine) adoptInterface(ifp ifnet.Interface, taken *handover.Descriptors) error {
 	l, created := e.adoptable[ifp.Index]
 	if !created {
 		return syscall.ENXIO
@@ -154,7 +162,12 @@ func (e *Engine) adoptInterface(ifp ifnet.Interface) error {
 	if err != nil {
 		return err
 	}
-	dev, err := e.host.AdoptTUN(host.TUN{Name: name, Offload: e.offload}, l.Index)
+	var dev *host.Device
+	if fd := taken.Take(deviceName(l.Index)); fd >= 0 {
+		dev, err = host.TakeTUN(fd, l.Index)
+	} else {
+		dev, err = e.host.AdoptTUN(host.TUN{Name: name, Offload: e.offload}, l.Index)
+	}
 	if err != nil {
 		return err
 	}
@@ -166,6 +179,23 @@ func (e *Engine) adoptInterface(ifp ifnet.Interface) error {
 	}
 	e.attach(ifp, dev)
 	return nil
+}
+
+// deviceName is what the device of a link is called among what an engine gives
+// to the next one.
+func deviceName(link int) string { return "TUN device of link " + strconv.Itoa(link) }
+
+// Files returns what the next engine can go on with, so that packets wait there
+// from [Engine.Leave] on: the devices and the outer sockets. They are the
+// engine's.
+func (e *Engine) Files() handover.Files {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	files := handover.Files(e.plane.Files())
+	for _, dev := range e.devices {
+		files[deviceName(dev.Index())] = dev.File()
+	}
+	return files
 }
 
 // end removes an interface of which there is no device.

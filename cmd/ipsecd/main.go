@@ -20,6 +20,7 @@ import (
 
 	"ifipsec/engine"
 	"ifipsec/engine/control"
+	"ifipsec/engine/handover"
 	"ifipsec/engine/keysock"
 	"ifipsec/engine/privilege"
 	"ifipsec/engine/rundir"
@@ -40,7 +41,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("ipsecd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: ipsecd [-v] [-no-offload]\n       ipsecd -status [-json | -prometheus]\n       ipsecd -esp-sa\n       ipsecd -stop\n       ipsecd [-n] [-v] -rc file\n       ipsecd -version")
+		fmt.Fprintln(stderr, "usage: ipsecd [-replace] [-v] [-no-offload]\n       ipsecd -status [-json | -prometheus]\n       ipsecd -esp-sa\n       ipsecd -stop\n       ipsecd [-n] [-v] -rc file\n       ipsecd -version")
 		flags.PrintDefaults()
 	}
 	stop := flags.Bool("stop", false, "end the daemon of this network namespace")
@@ -50,6 +51,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	table := flags.Bool("esp-sa", false, "print the SAs, with their keys, as Wireshark's table esp_sa")
 	rcFile := flags.String("rc", "", "do what a `file` in the language of rc.conf says of interfaces, keys and routes")
 	dry := flags.Bool("n", false, "with -rc: print the commands and run none")
+	replace := flags.Bool("replace", false, "take over from the daemon of this network namespace, in the background")
 	version := flags.Bool("version", false, "print the version")
 	verbose := flags.Bool("v", false, "log every change of configuration; with -rc, print the commands")
 	noOffload := flags.Bool("no-offload", false, "open TUN devices without segmentation offload, for kernels that refuse it")
@@ -71,8 +73,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		misuse = "-prometheus goes with -status"
 	case *asJSON && *prometheus:
 		misuse = "one of -json and -prometheus"
-	case countTrue(*stop, *show, *table, *rcFile != "", *version) > 1:
-		misuse = "one of -stop, -status, -esp-sa, -rc and -version"
+	case countTrue(*replace, *stop, *show, *table, *rcFile != "", *version) > 1:
+		misuse = "one of -replace, -stop, -status, -esp-sa, -rc and -version"
 	}
 	if misuse != "" {
 		fmt.Fprintln(stderr, "ipsecd:", misuse)
@@ -105,12 +107,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 			level = slog.LevelDebug
 		}
 		log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
-		if !rundir.Supervised() {
+		switch {
+		case *replace && !rundir.InBackground():
+			err = replaceDaemon(args)
+		case !rundir.Supervised():
 			if _, err = confine(); err == nil {
-				return rundir.Supervise(log)
+				return rundir.Supervise(log, args, withoutReplace(args))
 			}
-		} else {
-			err = serve(log, !*noOffload)
+		default:
+			err = serve(log, !*noOffload, *replace)
 		}
 		// Until the daemon serves, a command may be waiting for it.
 		rundir.Report(err)
@@ -131,8 +136,9 @@ func countTrue(all ...bool) (n int) {
 	return n
 }
 
-// serve is the daemon's life. It returns nil when a signal ended it.
-func serve(log *slog.Logger, offload bool) (err error) {
+// serve is the daemon's life. It returns nil when a signal ended it, or when
+// another one took over. With replace, it takes over itself.
+func serve(log *slog.Logger, offload, replace bool) (err error) {
 	shortfalls, err := confine()
 	if err != nil {
 		return err
@@ -147,20 +153,33 @@ func serve(log *slog.Logger, offload bool) (err error) {
 	if err != nil {
 		return err
 	}
+	taken := func() error { return nil }
+	var files *handover.Descriptors
+	if replace {
+		successor, descriptors, err := takeOver(dir)
+		if err != nil {
+			return err
+		}
+		defer successor.Abandon()
+		taken, files = successor.Serves, descriptors
+	}
+	defer files.Close()
 	lock, err := dir.Lock()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
+	release := lock.Release
+	defer func() { err = errors.Join(err, release()) }()
 	claim, err := rundir.TakeNamespace()
 	if stranger, ok := errors.AsType[*rundir.StrangerError](err); ok {
 		shortfalls = append(shortfalls, fmt.Errorf("a second daemon of this namespace would not be noticed: %w", stranger))
 	} else if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, claim.Release()) }()
+	unclaim := claim.Release
+	defer func() { err = errors.Join(err, unclaim()) }()
 
-	e, err := engine.New(engine.Config{Log: log, Offload: offload, StateDir: dir.State()})
+	e, err := engine.New(engine.Config{Log: log, Offload: offload, StateDir: dir.State(), Taken: files})
 	if err != nil {
 		return err
 	}
@@ -179,6 +198,12 @@ func serve(log *slog.Logger, offload bool) (err error) {
 	}
 	defer keys.Close()
 
+	successors, err := handover.Listen(dir.Handover())
+	if err != nil {
+		return err
+	}
+	defer successors.Close()
+
 	ctx, cancel := signal.NotifyContext(context.Background(), ends()...)
 	defer cancel()
 	log.Info("ipsecd serves", "dir", string(dir), "version", buildVersion())
@@ -186,11 +211,28 @@ func serve(log *slog.Logger, offload bool) (err error) {
 		log.Warn(s.Error())
 	}
 	rundir.Report(nil)
+	if err := taken(); err != nil {
+		log.Warn("the daemon before this one ended too early", "error", err)
+	}
+	var predecessor *handover.Predecessor
 	err = runAll(ctx,
 		func(ctx context.Context) error { return control.Serve(ctx, controls, e, log) },
 		func(ctx context.Context) error { return keysock.Serve(ctx, keys, e.Key(), log) },
 		e.Run,
+		func(ctx context.Context) (err error) {
+			predecessor, err = acceptSuccessor(ctx, successors)
+			return err
+		},
 	)
+	if errors.Is(err, errSucceeded) {
+		log.Info("another ipsecd takes over")
+		// Packets wait in the files when nobody reads them any more.
+		err = errors.Join(predecessor.Give(e.Files()), e.Leave(), claim.Release(), lock.Leave())
+		nothing := func() error { return nil }
+		leave, unclaim, release = nothing, nothing, nothing
+		// An error makes our parent start this version again.
+		err = errors.Join(err, predecessor.Done())
+	}
 	log.Info("ipsecd ends", "error", err)
 	if ctx.Err() != nil {
 		leave = e.Close

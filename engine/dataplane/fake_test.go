@@ -117,6 +117,7 @@ type fakeOuter struct {
 	net     *fakeNet
 	at      netip.AddrPort
 	packets chan arrival
+	stopped sync.Once
 	closed  chan struct{}
 	batch   []arrival
 }
@@ -124,11 +125,13 @@ type fakeOuter struct {
 func (o *fakeOuter) sender(p path, batch int) (sender, error) { return fakeSender{o, o.net, p}, nil }
 func (o *fakeOuter) receiver() receiver                       { return o }
 
+func (o *fakeOuter) stop() { o.stopped.Do(func() { close(o.closed) }) }
+
 func (o *fakeOuter) close() error {
+	o.stop()
 	o.net.mu.Lock()
 	defer o.net.mu.Unlock()
 	delete(o.net.sockets, o.at)
-	close(o.closed)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,11 @@ func openSocket(domain, kind, protocol int, name string, options ...option) (*so
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[1], bufferSize)
 		}
 	}
+	return socketOf(fd, name)
+}
+
+// socketOf makes a socket of a descriptor, which it owns from now on.
+func socketOf(fd int, name string) (*socket, error) {
 	file := os.NewFile(uintptr(fd), name)
 	conn, err := file.SyscallConn()
 	if err != nil {
@@ -57,6 +63,13 @@ func (s *socket) use(f func(fd int) error) (err error) {
 		return s.gone(e)
 	}
 	return err
+}
+
+// stop ends receiving. What arrives stays in the kernel.
+func (s *socket) stop() {
+	s.closed.Store(true)
+	// It fails if the file is closed already.
+	_ = s.file.SetReadDeadline(time.Unix(1, 0))
 }
 
 func (s *socket) close() error {

@@ -63,7 +63,9 @@ type outer interface {
 	sender(p path, batch int) (sender, error)
 	// receiver returns what receives. It is called once.
 	receiver() receiver
-	// close makes receive return an error that wraps [os.ErrClosed].
+	// stop makes receive return an error that wraps [os.ErrClosed].
+	stop()
+	// close does too, and ends sending.
 	close() error
 }
 
@@ -97,6 +99,21 @@ type arrival struct {
 	src      netip.AddrPort // port 0 of ESP right in IP
 	dst      netip.Addr
 	class    uint8 // traffic class of the outer header
+}
+
+// takeOuter goes on with a socket that another plane opened.
+func takeOuter(k kind, fd int) (outer, error) {
+	s, err := socketOf(fd, k.String())
+	switch {
+	case err != nil:
+		return nil, err
+	case k.port != 0:
+		return udp{s, k.six}, nil
+	case k.six:
+		return raw6{s}, nil
+	default:
+		return raw4{s}, nil
+	}
 }
 
 // openOuter opens a socket of the kernel's.

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -37,6 +38,10 @@ type Config struct {
 	// nil for memory of their own, or [CountersSize] zeroed bytes, aligned to 8,
 	// that nobody else writes to. It may be nil.
 	Memory func(tunnel string) []byte
+
+	// Take returns the descriptor of a socket that [Plane.Files] of another plane
+	// had under a name, which is the plane's then, or -1. It may be nil.
+	Take func(name string) int
 
 	// open opens an outer socket; nil is the kernel's.
 	open func(kind) (outer, error)
@@ -94,6 +99,14 @@ func New(c Config) *Plane {
 	if p.open == nil {
 		p.open = openOuter
 	}
+	if open, take := p.open, c.Take; take != nil {
+		p.open = func(k kind) (outer, error) {
+			if fd := take(k.String()); fd >= 0 {
+				return takeOuter(k, fd)
+			}
+			return open(k)
+		}
+	}
 	if p.memory == nil {
 		p.memory = func(string) []byte { return nil }
 	}
@@ -104,7 +117,7 @@ func New(c Config) *Plane {
 }
 
 // Attach makes a tunnel of a TUN device, which it owns from now on. Until
-// [Tunnel.Configure] says what it is to do, packets are dropped. The name is for
+// [Tunnel.Configure] says what it is to do, packets wait there. The name is for
 // logs.
 func (p *Plane) Attach(name string, dev tun.Device) *Tunnel {
 	t := newTunnel(p, name, dev)
@@ -117,6 +130,25 @@ func (p *Plane) Attach(name string, dev tun.Device) *Tunnel {
 // Counters returns what the plane has counted until now.
 func (p *Plane) Counters() Counters { return p.counters.snapshot() }
 
+// Files returns the sockets that another plane can go on with, by name. What
+// arrives after this plane was closed waits there. They are the plane's.
+func (p *Plane) Files() map[string]*os.File {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	files := map[string]*os.File{}
+	for k, o := range p.outers {
+		switch o := o.(type) {
+		case raw4:
+			files[k.String()] = o.file
+		case raw6:
+			files[k.String()] = o.file
+		case udp:
+			files[k.String()] = o.file
+		}
+	}
+	return files
+}
+
 // Close closes all tunnels and sockets and waits until no packet is worked on.
 func (p *Plane) Close() error { return p.close() }
 
@@ -127,6 +159,13 @@ func (p *Plane) shutDown() error {
 	outers := p.outers
 	p.encap.stop()
 	p.mu.Unlock()
+
+	// What has arrived is delivered, and what was read is sent, before that by
+	// which it is.
+	for _, o := range outers {
+		o.stop()
+	}
+	p.receives.Wait()
 
 	// The kernel takes milliseconds for each device, most of them waiting.
 	errs := make([]error, len(tunnels))
@@ -141,7 +180,6 @@ func (p *Plane) shutDown() error {
 	for _, o := range outers {
 		errs = append(errs, o.close())
 	}
-	p.receives.Wait()
 	return errors.Join(errs...)
 }
 

@@ -42,6 +42,7 @@ type Tunnel struct {
 
 	kept uint64 // OutPackets at the last look for keepalives; the plane's lock guards it
 
+	start func() // reading
 	close func() error
 	sends sync.WaitGroup
 }
@@ -50,8 +51,7 @@ func newTunnel(p *Plane, name string, dev tun.Device) *Tunnel {
 	t := &Tunnel{plane: p, name: name, dev: dev, counters: (*tunnelCounters)(countersIn(p.memory(name)))}
 	t.settings.Store(&Settings{})
 	t.close = sync.OnceValue(t.detach)
-	out := newOutbound(t)
-	t.sends.Go(out.run)
+	t.start = sync.OnceFunc(func() { t.sends.Go(newOutbound(t).run) })
 	return t
 }
 
@@ -89,6 +89,7 @@ func (t *Tunnel) Configure(s Settings) error {
 		return fmt.Errorf("tunnel %s: %w", t.name, err)
 	}
 	t.settings.Store(&s)
+	t.start()
 	return nil
 }
 
@@ -99,17 +100,21 @@ func (t *Tunnel) Close() error { return t.close() }
 func (t *Tunnel) detach() error {
 	p := t.plane
 	p.mu.Lock()
-	delete(p.tunnels, t)
-	// Serving nothing is never refused.
-	_ = p.serve(t, t.settings.Load(), &Settings{})
-	t.settings.Store(&Settings{})
+	delete(p.tunnels, t) // it is not configured any more
 	p.mu.Unlock()
 
+	// What was read is sent yet.
 	err := t.dev.Close()
 	if errors.Is(err, os.ErrClosed) {
 		err = nil
 	}
 	t.sends.Wait()
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// Serving nothing is never refused.
+	_ = p.serve(t, t.settings.Load(), &Settings{})
+	t.settings.Store(&Settings{})
 	return err
 }
 

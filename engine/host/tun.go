@@ -86,6 +86,17 @@ func (h *Host) AdoptTUN(t TUN, index int) (*Device, error) {
 	return dev, nil
 }
 
+// TakeTUN makes a device of the open file of one, which it owns from now on, and
+// which is the link with an index. EINVAL: the file is no TUN device.
+func TakeTUN(fd, index int) (*Device, error) {
+	dev, _, err := tun.CreateUnmonitoredTUNFromFD(fd)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("take over the TUN device of link %d: %w", index, err)
+	}
+	return &Device{Device: dev, index: index}, nil
+}
+
 // Index is the index of the device's link.
 func (d *Device) Index() int { return d.index }
 

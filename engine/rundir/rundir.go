@@ -63,6 +63,9 @@ func (d Dir) PFKey() string { return filepath.Join(string(d), "pfkey") }
 // LogFile is the path of the log of a daemon that a command started.
 func (d Dir) LogFile() string { return filepath.Join(string(d), "log") }
 
+// Handover is the path of the socket for a daemon that takes over from another.
+func (d Dir) Handover() string { return filepath.Join(string(d), "handover") }
+
 // State is the directory of what outlives the daemon's process.
 func (d Dir) State() string { return filepath.Join(string(d), "state") }
 
@@ -84,7 +87,7 @@ func (d Dir) Lock() (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, stale := range []string{d.Control(), d.PFKey()} {
+	for _, stale := range []string{d.Control(), d.PFKey(), d.Handover()} {
 		if err := os.Remove(stale); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			f.Close()
 			return nil, err
@@ -128,7 +131,7 @@ type Lock struct {
 // the next daemon may already be on its way.
 func (l *Lock) Release() error {
 	var errs []error
-	for _, path := range []string{l.dir.Control(), l.dir.PFKey(), l.dir.LogFile(), l.dir.lockFile()} {
+	for _, path := range []string{l.dir.Control(), l.dir.PFKey(), l.dir.Handover(), l.dir.LogFile(), l.dir.lockFile()} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -138,6 +141,10 @@ func (l *Lock) Release() error {
 	}
 	return errors.Join(append(errs, l.file.Close())...)
 }
+
+// Leave gives up the lock and leaves the directory to the next daemon, which is
+// on its way.
+func (l *Lock) Leave() error { return l.file.Close() }
 
 // Stop ends the daemon of this namespace with SIGTERM and waits until it has
 // let go of its lock. It returns [ErrNotRunning] if none runs.

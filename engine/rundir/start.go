@@ -16,6 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// InBackground says whether a command started this daemon and waits for it.
+func InBackground() bool { return os.Getenv(readyEnv) != "" }
+
 // readyEnv tells a daemon that a command started it and on which descriptor
 // the command waits for one line: "ready", or why there will be no daemon.
 const (
@@ -54,6 +57,26 @@ func (d Dir) Start() error {
 	if err != nil {
 		return fmt.Errorf("%w, and there is none to start beside this command or on PATH", ErrNotRunning)
 	}
+	err = d.start(program)
+	if errors.Is(err, ErrLocked) {
+		return nil
+	}
+	return err
+}
+
+// Replace starts this program with these arguments as a daemon that takes over
+// from the one that runs, and returns when it serves.
+func (d Dir) Replace(args ...string) error {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return d.start(program, args...)
+}
+
+// start starts a daemon in the background and returns when its sockets accept.
+// ErrLocked: another daemon has this namespace.
+func (d Dir) start(program string, args ...string) error {
 	log, err := d.log()
 	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
 		return fmt.Errorf("%w, and only root may start it: %w", ErrNotRunning, err)
@@ -68,7 +91,7 @@ func (d Dir) Start() error {
 	}
 	defer ready.Close()
 
-	cmd := exec.Command(program)
+	cmd := exec.Command(program, args...)
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", readyEnv, readyFD))
 	cmd.Stdout, cmd.Stderr = log, log
@@ -88,8 +111,10 @@ func (d Dir) Start() error {
 	_ = ready.SetReadDeadline(time.Now().Add(startTimeout))
 	line, err := bufio.NewReader(ready).ReadString('\n')
 	switch line = strings.TrimSpace(line); {
-	case line == readyLine, line == ErrLocked.Error():
+	case line == readyLine:
 		return nil
+	case line == ErrLocked.Error():
+		return ErrLocked
 	case line != "":
 		return fmt.Errorf("ipsecd did not start: %s", line)
 	case errors.Is(err, os.ErrDeadlineExceeded):

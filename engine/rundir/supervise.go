@@ -2,6 +2,7 @@ package rundir
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -28,6 +29,10 @@ const (
 	maxDelay = 500 * time.Millisecond
 )
 
+// SystemdsOwn says whether systemd starts this daemon again if it dies, and takes
+// it for dead when it ends.
+func SystemdsOwn() bool { return Supervised() && os.Getenv(workerEnv) == "" }
+
 // Supervised says whether somebody starts this daemon again if it dies:
 // [Supervise], or systemd. What a command started, systemd did not, even if the
 // command was a service's.
@@ -36,12 +41,13 @@ func Supervised() bool {
 		os.Getenv(readyEnv) == "" && (os.Getenv("NOTIFY_SOCKET") != "" || os.Getenv("INVOCATION_ID") != "")
 }
 
-// Supervise runs this program with its arguments as a child, and again when the
-// child dies: of a signal, or of an error that it could not handle. Signals that
+// Supervise runs this program with the arguments of first as a child, and with
+// those of later again when the child dies after it served: of a signal, or of an
+// error that it could not handle. Signals that
 // end a daemon are passed on. It returns the exit status for this process when
 // the child ends by its own choice, or dies again and again before it serves.
 // This process holds nothing that could be lost.
-func Supervise(log *slog.Logger) (status int) {
+func Supervise(log *slog.Logger, first, later []string) (status int) {
 	// It is only a name.
 	_ = os.WriteFile("/proc/self/comm", []byte(parentName), 0)
 	ends := make(chan os.Signal, 8)
@@ -50,10 +56,13 @@ func Supervise(log *slog.Logger) (status int) {
 			signal.Notify(ends, s)
 		}
 	}
-	s := supervisor{log: log, ends: ends}
+	s := supervisor{log: log, ends: ends, args: first}
 	for {
 		if status, over := s.life(); over {
 			return status
+		}
+		if s.reported {
+			s.args = later
 		}
 		time.Sleep(s.delay())
 	}
@@ -61,6 +70,7 @@ func Supervise(log *slog.Logger) (status int) {
 
 type supervisor struct {
 	log      *slog.Logger
+	args     []string
 	ends     <-chan os.Signal
 	end      os.Signal // one that came when there was nobody to pass it to
 	reported bool      // how the start went
@@ -78,7 +88,7 @@ func (s *supervisor) delay() time.Duration {
 // life is that of one child. over: there shall be no other.
 func (s *supervisor) life() (status int, over bool) {
 	born := time.Now()
-	child, ready, err := startWorker()
+	child, ready, err := startWorker(s.args)
 	if err != nil {
 		err = fmt.Errorf("start ipsecd: %w", err)
 		s.log.Error("ipsecd was not started", "error", err)
@@ -87,7 +97,8 @@ func (s *supervisor) life() (status int, over bool) {
 	lines, died := make(chan string, 1), make(chan struct{})
 	go func() {
 		defer ready.Close()
-		// At the child's death, if it says nothing before.
+		defer close(lines)
+		// The end comes with the child's death, if it says nothing before.
 		line, _ := bufio.NewReader(ready).ReadString('\n')
 		lines <- strings.TrimSpace(line)
 	}()
@@ -96,26 +107,33 @@ func (s *supervisor) life() (status int, over bool) {
 		close(died)
 	}()
 	serves := false
+	heard := func(line string) {
+		switch line {
+		case "":
+		case readyLine:
+			serves, s.unready = true, 0
+			s.report(nil)
+			if s.end != nil {
+				_ = child.Process.Signal(s.end)
+			}
+		default:
+			s.report(errors.New(line))
+		}
+	}
+	news := lines
 	for {
 		select {
-		case line := <-lines:
-			switch line {
-			case "":
-			case readyLine:
-				serves, s.unready = true, 0
-				s.report(nil)
-				if s.end != nil {
-					_ = child.Process.Signal(s.end)
-				}
-			default:
-				s.report(fmt.Errorf("%s", line))
-			}
+		case line := <-news:
+			heard(line)
+			news = nil // there is only one
 		case s.end = <-s.ends:
 			// Before it serves, it would die of the signal.
 			if serves {
 				_ = child.Process.Signal(s.end)
 			}
 		case <-died:
+			// What it said last may not have been heard yet.
+			heard(<-lines)
 			state := child.ProcessState
 			if !state.Sys().(syscall.WaitStatus).Signaled() && final(state.ExitCode(), serves) {
 				return state.ExitCode(), true
@@ -164,7 +182,7 @@ func (s *supervisor) report(err error) {
 
 // startWorker starts this program as the daemon itself. ready is where it says
 // that it serves, or why it doesn't.
-func startWorker() (cmd *exec.Cmd, ready *os.File, err error) {
+func startWorker(args []string) (cmd *exec.Cmd, ready *os.File, err error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, nil, err
@@ -177,7 +195,7 @@ func startWorker() (cmd *exec.Cmd, ready *os.File, err error) {
 		return nil, nil, err
 	}
 	defer tell.Close()
-	cmd = exec.Command(program, os.Args[1:]...)
+	cmd = exec.Command(program, args...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), workerEnv+"=1", fmt.Sprintf("%s=%d", readyEnv, readyFD))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
