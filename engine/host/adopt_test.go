@@ -20,9 +20,9 @@ func TestAdoptTUN(t *testing.T) {
 			t.Error(err)
 			return
 		}
+		check(t, h.SetUp("ipsec0"))
 		check(t, h.AddAddress("ipsec0", v4))
 		check(t, h.AddAddress("ipsec0", v6))
-		check(t, h.SetUp("ipsec0"))
 		check(t, h.SetMTU("ipsec0", 1300))
 		l, err := h.link("ipsec0")
 		check(t, err)
@@ -50,7 +50,7 @@ func TestAdoptTUN(t *testing.T) {
 			t.Errorf("the link (-before +after):\n%s", diff)
 		}
 		if diff := cmp.Diff(routesBefore, routes(t, h, "ipsec0")); diff != "" || len(routesBefore) != 4 {
-			t.Errorf("its routes (-before +after):\n%s", diff)
+			t.Errorf("its routes %v (-before +after):\n%s", routesBefore, diff)
 		}
 		check(t, again.Persist(false))
 		check(t, again.Close())
