@@ -11,6 +11,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 SBIN     = $(DESTDIR)$(PREFIX)/sbin
 MAN      = $(DESTDIR)$(PREFIX)/share/man
+UNITS    = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
 PROGRAMS = ifconfig-ipsec setkey ipsecd
 
@@ -66,12 +67,17 @@ install: build
 	install -d $(MAN)/man4 $(MAN)/man8
 	install -m 0644 docs/*.4 $(MAN)/man4
 	install -m 0644 docs/*.8 $(MAN)/man8
+	install -d $(UNITS)
+	for unit in cmd/ipsecd/systemd/*; do \
+		sed 's|/usr/local/sbin|$(PREFIX)/sbin|' $$unit >$(UNITS)/$${unit##*/} && \
+		chmod 0644 $(UNITS)/$${unit##*/} || exit 1; \
+	done
 
 clean:
 	rm -rf bin
 
 # What the tests need beyond Go, make and root, from Debian's packages.
-DEPS = unshare:util-linux setpriv:util-linux mandoc:mandoc iperf3:iperf3
+DEPS = unshare:util-linux setpriv:util-linux nsenter:util-linux systemd-analyze:systemd mandoc:mandoc iperf3:iperf3
 
 # The other implementations, and what configures them.
 DEPS_INTEROP = linux.uml:user-mode-linux ip:iproute2 ethtool:ethtool nft:nftables tshark:tshark \

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
+
 	"ifipsec/engine"
 	"ifipsec/engine/control"
 	"ifipsec/engine/handover"
@@ -197,6 +199,11 @@ func serve(log *slog.Logger, offload, replace bool) (err error) {
 		return err
 	}
 	defer keys.Close()
+	fromSystemd, err := activatedSockets()
+	if err != nil {
+		return err
+	}
+	defer fromSystemd.close()
 
 	successors, err := handover.Listen(dir.Handover())
 	if err != nil {
@@ -214,16 +221,20 @@ func serve(log *slog.Logger, offload, replace bool) (err error) {
 	if err := taken(); err != nil {
 		log.Warn("the daemon before this one ended too early", "error", err)
 	}
+	tell(daemon.SdNotifyReady)
 	var predecessor *handover.Predecessor
-	err = runAll(ctx,
-		func(ctx context.Context) error { return control.Serve(ctx, controls, e, log) },
-		func(ctx context.Context) error { return keysock.Serve(ctx, keys, e.Key(), log) },
-		e.Run,
-		func(ctx context.Context) (err error) {
-			predecessor, err = acceptSuccessor(ctx, successors)
-			return err
-		},
-	)
+	parts := []func(context.Context) error{e.Run, func(ctx context.Context) (err error) {
+		predecessor, err = acceptSuccessor(ctx, successors)
+		return err
+	}}
+	for _, l := range append(fromSystemd.controls, controls) {
+		parts = append(parts, func(ctx context.Context) error { return control.Serve(ctx, l, e, log) })
+	}
+	for _, l := range append(fromSystemd.keys, keys) {
+		parts = append(parts, func(ctx context.Context) error { return keysock.Serve(ctx, l, e.Key(), log) })
+	}
+	err = runAll(ctx, parts...)
+	tell(daemon.SdNotifyStopping)
 	if errors.Is(err, errSucceeded) {
 		log.Info("another ipsecd takes over")
 		// Packets wait in the files when nobody reads them any more.
