@@ -19,6 +19,7 @@ import (
 	"ifipsec/engine/pfkey"
 	"ifipsec/engine/sad"
 	"ifipsec/engine/spd"
+	"ifipsec/engine/sysctl"
 )
 
 // Config is what an [Engine] needs from outside.
@@ -41,6 +42,7 @@ type Engine struct {
 	offload bool
 	host    *host.Host
 	clock   *clock.Clock
+	sysctl  *sysctl.Table
 	state   *state // nil if nothing is to outlive the process
 	sad     *sad.DB
 	spd     *spd.DB
@@ -78,6 +80,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.key = key.New(key.Config{SAD: e.sad, SPD: e.spd, Log: cfg.Log, Now: e.clock.Now, Wall: e.clock.Wall})
 	e.plane = dataplane.New(dataplane.Config{SAD: e.sad, Log: cfg.Log, NoSA: e.acquire, Memory: e.counterMemory, Take: cfg.Taken.Take})
+	e.applySysctls()
 	for sa := range e.sad.All(pfkey.SATypeESP) {
 		if sa.NATT != nil {
 			e.plane.Encapsulated(sa, true)

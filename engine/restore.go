@@ -14,6 +14,7 @@ import (
 	"ifipsec/engine/journal"
 	"ifipsec/engine/sad"
 	"ifipsec/engine/spd"
+	"ifipsec/engine/sysctl"
 )
 
 // This file is how the engine goes on where another process stopped, orderly or
@@ -29,7 +30,10 @@ func (e *Engine) databases(dir *journal.Dir, records []journal.Record) error {
 		return err
 	}
 	e.clock = clock.New(k.general.Offset)
-	e.state = nil
+	e.state, e.sysctl = nil, sysctl.New()
+	for _, name := range e.sysctl.Load(k.sysctls) {
+		e.log.Warn("a variable that was set has its default again: this version does not take its value", "variable", name)
+	}
 	reqIDs := new(spd.ReqIDs)
 	sadConfig := sad.Config{Now: e.clock.Now, Secret: k.general.Secret, Encapsulated: func(sa *sad.SA, usable bool) {
 		// Those that are restored, the plane is told of when there is one.

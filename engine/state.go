@@ -26,6 +26,7 @@ const (
 	kindInterface                         // ID: its index in the table
 	kindLink                              // ID: likewise; a link
 	kindCounters                          // ID: likewise, and 0 for the plane's; a counting
+	kindSysctls                           // ID 0: the values that are not the defaults, by name
 )
 
 // general is what there is once.
@@ -53,6 +54,7 @@ type kept struct {
 	interfaces []ifnet.Interface
 	links      map[int]link
 	counters   map[int]counting
+	sysctls    map[string]int64
 }
 
 // decode makes sense of the records of a journal.
@@ -78,6 +80,8 @@ func decode(records []journal.Record) (k kept, err error) {
 			var c counting
 			err = json.Unmarshal(r.Value, &c)
 			k.counters[int(r.ID)] = c
+		case kindSysctls:
+			err = json.Unmarshal(r.Value, &k.sysctls)
 		default:
 			err = fmt.Errorf("a record of the unknown kind %d", r.Kind)
 		}

@@ -43,7 +43,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("ipsecd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: ipsecd [-replace] [-v] [-no-offload]\n       ipsecd -status [-json | -prometheus]\n       ipsecd -esp-sa\n       ipsecd -stop\n       ipsecd [-n] [-v] -rc file\n       ipsecd -version")
+		fmt.Fprintln(stderr, "usage: ipsecd [-replace] [-v] [-no-offload]\n       ipsecd -status [-json | -prometheus]\n       ipsecd -esp-sa\n       ipsecd -sysctl [name[=value] ...]\n       ipsecd -stop\n       ipsecd [-n] [-v] -rc file\n       ipsecd -version")
 		flags.PrintDefaults()
 	}
 	stop := flags.Bool("stop", false, "end the daemon of this network namespace")
@@ -54,6 +54,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	rcFile := flags.String("rc", "", "do what a `file` in the language of rc.conf says of interfaces, keys and routes")
 	dry := flags.Bool("n", false, "with -rc: print the commands and run none")
 	replace := flags.Bool("replace", false, "take over from the daemon of this network namespace, in the background")
+	variables := flags.Bool("sysctl", false, "print or set the variables that are named, or print all")
 	version := flags.Bool("version", false, "print the version")
 	verbose := flags.Bool("v", false, "log every change of configuration; with -rc, print the commands")
 	noOffload := flags.Bool("no-offload", false, "open TUN devices without segmentation offload, for kernels that refuse it")
@@ -65,7 +66,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	misuse := ""
 	switch {
-	case flags.NArg() > 0:
+	case flags.NArg() > 0 && !*variables:
 		misuse = fmt.Sprintf("unexpected argument %q", flags.Arg(0))
 	case *asJSON && !*show:
 		misuse = "-json goes with -status"
@@ -75,8 +76,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		misuse = "-prometheus goes with -status"
 	case *asJSON && *prometheus:
 		misuse = "one of -json and -prometheus"
-	case countTrue(*replace, *stop, *show, *table, *rcFile != "", *version) > 1:
-		misuse = "one of -replace, -stop, -status, -esp-sa, -rc and -version"
+	case countTrue(*replace, *stop, *show, *table, *variables, *rcFile != "", *version) > 1:
+		misuse = "one of -replace, -stop, -status, -esp-sa, -sysctl, -rc and -version"
 	}
 	if misuse != "" {
 		fmt.Fprintln(stderr, "ipsecd:", misuse)
@@ -101,6 +102,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		err = espSA(stdout)
 	case *rcFile != "":
 		return newRC(stdout, stderr, *verbose || *dry, *dry).apply(*rcFile)
+	case *variables:
+		return sysctls(flags.Args(), stdout, stderr)
 	case *stop:
 		err = stopDaemon()
 	default:

@@ -74,9 +74,9 @@ func TestCommandLine(t *testing.T) {
 		"now":                       {2, `unexpected argument "now"`},
 		"-json":                     {2, "-json goes with -status"},
 		"-n":                        {2, "-n goes with -rc"},
-		"-rc a -stop":               {2, "one of -replace, -stop, -status, -esp-sa, -rc and -version"},
+		"-rc a -stop":               {2, "one of -replace, -stop, -status, -esp-sa, -sysctl, -rc and -version"},
 		"-rc /nowhere":              {1, "ipsecd: open /nowhere: no such file or directory"},
-		"-stop -status":             {2, "one of -replace, -stop, -status, -esp-sa, -rc and -version"},
+		"-stop -status":             {2, "one of -replace, -stop, -status, -esp-sa, -sysctl, -rc and -version"},
 		"-prometheus":               {2, "-prometheus goes with -status"},
 		"-status -json -prometheus": {2, "one of -json and -prometheus"},
 	} {

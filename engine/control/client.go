@@ -98,6 +98,16 @@ func (c *Client) Statistics(q StatisticsRequest) (StatisticsResult, error) {
 	return ask[StatisticsResult](c, "statistics", q)
 }
 
+// Sysctls implements [Handler].
+func (c *Client) Sysctls(q SysctlsRequest) (SysctlsResult, error) {
+	return ask[SysctlsResult](c, "sysctls", q)
+}
+
+// SetSysctl implements [Handler].
+func (c *Client) SetSysctl(q SetSysctlRequest) (SetSysctlResult, error) {
+	return ask[SetSysctlResult](c, "set_sysctl", q)
+}
+
 func tell(c *Client, op string, args any) error {
 	_, err := ask[none](c, op, args)
 	return err

@@ -66,6 +66,13 @@ func (h *recorder) Statistics(q StatisticsRequest) (StatisticsResult, error) {
 	return h.statistics, h.got(q)
 }
 
+func (h *recorder) Sysctls(q SysctlsRequest) (SysctlsResult, error) {
+	return SysctlsResult{Variables: []Sysctl{{"net.key.x", 7}}}, h.got(q)
+}
+func (h *recorder) SetSysctl(q SetSysctlRequest) (SetSysctlResult, error) {
+	return SetSysctlResult{Old: 7}, h.got(q)
+}
+
 // start serves h on a socket of its own until the test ends.
 func start(t *testing.T, h Handler, change func(*server)) string {
 	t.Helper()
@@ -150,7 +157,7 @@ func TestEveryRequestArrives(t *testing.T) {
 	if r, err := c.Create(CreateRequest{"ipsec"}); err != nil || r.Name != "ipsec4" {
 		t.Errorf("Create = %v, %v, want ipsec4", r, err)
 	}
-	if len(operations) != 18 {
+	if len(operations) != 20 {
 		t.Errorf("%d operations; does this test know all?", len(operations))
 	}
 }
@@ -573,5 +580,19 @@ func TestFlagsAreWrittenAsIfconfigDoes(t *testing.T) {
 	}
 	if got, want := Flags(0).String(), "0<>"; got != want {
 		t.Errorf("no flags = %s, want %s", got, want)
+	}
+}
+
+func TestSysctls(t *testing.T) {
+	t.Parallel()
+	h := &recorder{}
+	c := dial(t, start(t, h, nil))
+	got, err := c.Sysctls(SysctlsRequest{})
+	if diff := cmp.Diff(SysctlsResult{Variables: []Sysctl{{"net.key.x", 7}}}, got); err != nil || diff != "" {
+		t.Errorf("%v; variables (-want +got):\n%s", err, diff)
+	}
+	q := SetSysctlRequest{Name: "net.key.x", Value: -1}
+	if old, err := c.SetSysctl(q); err != nil || old.Old != 7 || h.last != q {
+		t.Errorf("set: %v, %v; the handler got %#v", old, err, h.last)
 	}
 }

@@ -33,4 +33,6 @@ type Handler interface {
 	SetMetric(SetMetricRequest) error
 	Interfaces(InterfacesRequest) (InterfacesResult, error)
 	Statistics(StatisticsRequest) (StatisticsResult, error)
+	Sysctls(SysctlsRequest) (SysctlsResult, error)
+	SetSysctl(SetSysctlRequest) (SetSysctlResult, error)
 }

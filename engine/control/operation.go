@@ -34,6 +34,8 @@ var operations = map[string]operation{
 	"set_metric":      changing(silent(Handler.SetMetric)),
 	"interfaces":      reading(Handler.Interfaces),
 	"statistics":      reading(Handler.Statistics),
+	"sysctls":         reading(Handler.Sysctls),
+	"set_sysctl":      changing(Handler.SetSysctl),
 }
 
 // none is the result of a request that has none.

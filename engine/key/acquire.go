@@ -14,10 +14,17 @@ import (
 	"ifipsec/engine/spd"
 )
 
-// acquireInterval is how soon whoever registered is asked again for an SA that
-// is still missing. FreeBSD counts packets, so that a fast sender would ask
+// DefaultAcquireInterval is how soon whoever registered is asked again for an SA
+// that is still missing. FreeBSD counts packets, so that a fast sender would ask
 // thousands of times a second.
-const acquireInterval = 5 * time.Second
+const DefaultAcquireInterval = 5 * time.Second
+
+// SetAcquireInterval changes how soon it is asked again.
+func (h *Handler) SetAcquireInterval(d time.Duration) {
+	h.acquires.mu.Lock()
+	defer h.acquires.mu.Unlock()
+	h.acquires.interval = d
+}
 
 // Acquire asks whoever registered for the SA that an interface's policy lacks
 // (SADB_ACQUIRE): an ESP tunnel with these endpoints and this reqid. It does
@@ -111,9 +118,10 @@ type acquisition struct {
 type acquires struct {
 	now func() time.Time
 
-	mu    sync.Mutex
-	asked map[acquisition]asked
-	seq   uint32
+	mu       sync.Mutex
+	interval time.Duration
+	asked    map[acquisition]asked
+	seq      uint32
 }
 
 type asked struct {
@@ -128,7 +136,7 @@ func (a *acquires) begin(wanted acquisition) (uint32, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.now()
-	over := func(_ acquisition, before asked) bool { return now.Sub(before.at) >= acquireInterval }
+	over := func(_ acquisition, before asked) bool { return now.Sub(before.at) >= a.interval }
 	if before, ok := a.asked[wanted]; ok && !over(wanted, before) {
 		return 0, false
 	}

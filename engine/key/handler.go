@@ -59,7 +59,7 @@ func New(c Config) *Handler {
 	if h.wall = c.Wall; h.wall == nil {
 		h.wall = func(t time.Time) time.Time { return t }
 	}
-	h.acquires.now = c.Now
+	h.acquires.now, h.acquires.interval = c.Now, DefaultAcquireInterval
 	if h.acquires.now == nil {
 		h.acquires.now = time.Now
 	}

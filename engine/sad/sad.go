@@ -126,6 +126,23 @@ func New(c Config) *DB {
 	return db
 }
 
+// Tune changes what [Config] says of PreferOld and LarvalLifetime, for the SAs
+// that there are, too. Here a lifetime of 0 is none at all.
+func (db *DB) Tune(preferOld bool, larvalLifetime time.Duration) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.preferOld == preferOld && db.larval == larvalLifetime {
+		return
+	}
+	db.preferOld, db.larval = preferOld, larvalLifetime
+	for _, h := range db.heads {
+		db.choose(h.out)
+		for e := h.larval.Front(); e != nil; e = e.Next() {
+			db.schedule(e.Value.(*SA))
+		}
+	}
+}
+
 // Add puts a mature SA into the database (SADB_ADD). It keeps copies of the
 // keys. A TCP-MD5 SA whose SPI is taken gets another one, for SPIs mean
 // nothing there; two of them for one pair of addresses are EEXIST.

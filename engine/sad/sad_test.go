@@ -797,3 +797,27 @@ func TestReadersDoNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestTune(t *testing.T) {
+	t.Parallel()
+	db, c := newDB(t)
+	oldest, newest := add(t, db, tunnel(1000)), add(t, db, tunnel(1001))
+	if _, err := db.GetSPI(tunnel(0), 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		old    bool
+		larval time.Duration
+		want   *SA
+	}{
+		{true, time.Minute, oldest}, {false, time.Hour, newest}, {true, time.Second, oldest},
+	} {
+		db.Tune(step.old, step.larval)
+		if got := db.Outbound(Index{hostA, hostB, 100}); got != step.want {
+			t.Errorf("with the oldest preferred %v: SPI %d, want %d", step.old, got.SPI, step.want.SPI)
+		}
+		if next, ok := db.NextDeadline(); !ok || !next.Equal(c.t.Add(step.larval)) {
+			t.Errorf("larval lifetime %v: deadline %v, %v", step.larval, next, ok)
+		}
+	}
+}
