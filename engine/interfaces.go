@@ -14,7 +14,6 @@ import (
 	"ifipsec/engine/host"
 	"ifipsec/engine/ifnet"
 	"ifipsec/engine/pfkey"
-	"ifipsec/engine/sad"
 	"ifipsec/engine/spd"
 )
 
@@ -417,49 +416,6 @@ func (e *Engine) Interfaces(r control.InterfacesRequest) (control.InterfacesResu
 		result.Interfaces = append(result.Interfaces, e.status(ifp, link))
 	}
 	return result, nil
-}
-
-// Statistics implements [control.Handler].
-func (e *Engine) Statistics(control.StatisticsRequest) (control.StatisticsResult, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	var result control.StatisticsResult
-	for i, n := range e.plane.Counters() {
-		c := dataplane.Counter(i)
-		result.ESP = append(result.ESP, control.Counter{Name: c.Name(), Text: c.String(), Value: n})
-	}
-	for _, ifp := range e.ifs.All() {
-		s := control.InterfaceStatistics{Name: ifp.Name}
-		for i, n := range e.tunnels[ifp.Index].Counters() {
-			c := dataplane.TunnelCounter(i)
-			s.Counters = append(s.Counters, control.Counter{Name: c.Name(), Text: c.String(), Value: n})
-		}
-		result.Interfaces = append(result.Interfaces, s)
-	}
-	for sa := range e.sad.All(pfkey.SATypeESP) {
-		if sa.ESP != nil {
-			result.SAs = append(result.SAs, e.saStatistics(sa))
-		}
-	}
-	return result, nil
-}
-
-// saStatistics is what an SA has counted, in netstat's words.
-func (e *Engine) saStatistics(sa *sad.SA) control.SAStatistics {
-	current := sa.Current()
-	return control.SAStatistics{
-		SPI: sa.SPI, Src: e.named(sa.Src), Dst: e.named(sa.Dst), ReqID: sa.ReqID,
-		State: sa.State().String(), Used: current.LastUsed,
-		// It is used one way, and the other number is 0.
-		Sequence: max(sa.ESP.Sequence(), sa.ESP.ReplayState().Highest),
-		Counters: []control.Counter{
-			{Name: "packets", Text: "packets", Value: current.Packets},
-			{Name: "bytes", Text: "bytes", Value: current.Bytes},
-			{Name: dataplane.Replay.Name(), Text: dataplane.Replay.String(), Value: sa.Refused(sad.RefusedReplay)},
-			{Name: dataplane.BadAuth.Name(), Text: dataplane.BadAuth.String(), Value: sa.Refused(sad.RefusedICV)},
-			{Name: "malformed", Text: "packets dropped; bad ilen or bad encryption detected", Value: sa.Refused(sad.RefusedMalformed)},
-		},
-	}
 }
 
 // status is an interface as ifconfig shows it: what Linux's link has and what

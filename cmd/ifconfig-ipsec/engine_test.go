@@ -10,8 +10,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"ifipsec/engine/control"
+	"ifipsec/engine/diagnosis"
 	"ifipsec/engine/ifnet"
 )
 
@@ -222,4 +224,17 @@ func (e *fakeEngine) Interfaces(q control.InterfacesRequest) (r control.Interfac
 		r.Interfaces = append(r.Interfaces, status)
 	}
 	return r, nil
+}
+
+// Diagnose knows no SAs.
+func (e *fakeEngine) Diagnose(q control.DiagnoseRequest) (control.DiagnoseResult, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	ifp, err := e.table.Get(q.Name)
+	if err != nil {
+		return control.DiagnoseResult{}, err
+	}
+	return control.DiagnoseResult{Fault: diagnosis.Explain(diagnosis.Interface{
+		Name: ifp.Name, Up: e.links[ifp.Index].up, Running: ifp.Running, Src: ifp.Src, Dst: ifp.Dst, ReqID: ifp.ReqID,
+	}, nil, time.Time{})}, nil
 }

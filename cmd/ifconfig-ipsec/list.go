@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"syscall"
 
 	"ifipsec/engine/control"
 	"ifipsec/engine/rundir"
@@ -18,10 +19,24 @@ func (c *command) list(line *ifconfig.Line) error {
 		fmt.Fprintln(c.stdout, "ipsec")
 		return nil
 	}
-	all, err := c.interfaces()
+	d, err := c.dial(false)
+	if errors.Is(err, rundir.ErrNotRunning) {
+		return c.listAll(nil, nil, line) // there are none
+	}
 	if err != nil {
 		return err
 	}
+	defer d.Close()
+	result, err := d.Interfaces(control.InterfacesRequest{})
+	if err != nil {
+		return err
+	}
+	return c.listAll(d, result.Interfaces, line)
+}
+
+// listAll shows those of all interfaces that the options choose.
+func (c *command) listAll(d daemon, all []control.Interface, line *ifconfig.Line) error {
+	o := line.Options
 	if o.Members != "" {
 		for n := range all {
 			if slices.Contains(all[n].Groups, o.Members) {
@@ -36,23 +51,28 @@ func (c *command) list(line *ifconfig.Line) error {
 		return nil
 	}
 	for n := range all {
-		writeStatus(c.stdout, &all[n], line.Family, o.Format)
+		if err := c.show(d, &all[n], line); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// interfaces returns the status of all interfaces: none without a daemon.
-func (c *command) interfaces() ([]control.Interface, error) {
-	d, err := c.dial(false)
-	if errors.Is(err, rundir.ErrNotRunning) {
-		return nil, nil
+// show prints an interface, with -v how it is doing.
+func (c *command) show(d daemon, ifp *control.Interface, line *ifconfig.Line) error {
+	writeStatus(c.stdout, ifp, line.Family, line.Options.Format)
+	if line.Options.Verbose == 0 {
+		return nil
+	}
+	diagnosis, err := d.Diagnose(control.DiagnoseRequest{Name: ifp.Name})
+	if errors.Is(err, syscall.ENXIO) {
+		return nil // it has gone meanwhile
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer d.Close()
-	result, err := d.Interfaces(control.InterfacesRequest{})
-	return result.Interfaces, err
+	writeDiagnosis(c.stdout, &diagnosis)
+	return nil
 }
 
 // shown says whether an interface is one of those that the options choose.

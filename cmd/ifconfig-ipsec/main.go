@@ -138,7 +138,7 @@ func (c *command) configure(line *ifconfig.Line, args []string) (status int, err
 		return c.apply(d, name, line.Commands)
 	case len(found) > 0:
 		if shown(&found[0], &line.Options) {
-			writeStatus(c.stdout, &found[0], line.Family, line.Options.Format)
+			return 0, c.show(d, &found[0], line)
 		}
 		return 0, nil
 	case creates && isCloneName(name):

@@ -93,6 +93,11 @@ func (c *Client) Interfaces(q InterfacesRequest) (InterfacesResult, error) {
 	return ask[InterfacesResult](c, "interfaces", q)
 }
 
+// Diagnose implements [Handler].
+func (c *Client) Diagnose(q DiagnoseRequest) (DiagnoseResult, error) {
+	return ask[DiagnoseResult](c, "diagnose", q)
+}
+
 // Statistics implements [Handler].
 func (c *Client) Statistics(q StatisticsRequest) (StatisticsResult, error) {
 	return ask[StatisticsResult](c, "statistics", q)

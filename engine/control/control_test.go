@@ -32,6 +32,7 @@ type recorder struct {
 	err        error
 	status     InterfacesResult
 	statistics StatisticsResult
+	diagnosis  DiagnoseResult
 }
 
 func (h *recorder) got(q any) error {
@@ -72,6 +73,7 @@ func (h *recorder) Sysctls(q SysctlsRequest) (SysctlsResult, error) {
 func (h *recorder) SetSysctl(q SetSysctlRequest) (SetSysctlResult, error) {
 	return SetSysctlResult{Old: 7}, h.got(q)
 }
+func (h *recorder) Diagnose(q DiagnoseRequest) (DiagnoseResult, error) { return h.diagnosis, h.got(q) }
 
 // start serves h on a socket of its own until the test ends.
 func start(t *testing.T, h Handler, change func(*server)) string {
@@ -157,7 +159,7 @@ func TestEveryRequestArrives(t *testing.T) {
 	if r, err := c.Create(CreateRequest{"ipsec"}); err != nil || r.Name != "ipsec4" {
 		t.Errorf("Create = %v, %v, want ipsec4", r, err)
 	}
-	if len(operations) != 20 {
+	if len(operations) != 21 {
 		t.Errorf("%d operations; does this test know all?", len(operations))
 	}
 }
@@ -199,6 +201,26 @@ func TestStatisticsArriveWhole(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("statistics (-want +got):\n%s", diff)
+	}
+}
+
+func TestDiagnosisArrivesWhole(t *testing.T) {
+	t.Parallel()
+	sa := SAStatistics{
+		SPI: 10000, Src: netip.MustParseAddr("192.168.0.3"), Dst: netip.MustParseAddr("192.168.0.5"), ReqID: 100, State: "mature",
+		Suite: "aes-gcm-16", Sequence: 1 << 40, Used: time.Unix(1, 0).UTC(), Counters: []Counter{{"packets", "packets", 7}},
+	}
+	want := DiagnoseResult{Fault: "none", Out: []SAStatistics{sa}, Counters: []Counter{{"opackets", "packets out", 7}}, Now: time.Unix(2, 0).UTC()}
+	h := &recorder{diagnosis: want}
+	got, err := dial(t, start(t, h, asUser(4711))).Diagnose(DiagnoseRequest{"ipsec0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, compareAddrs); diff != "" {
+		t.Errorf("diagnosis (-want +got):\n%s", diff)
+	}
+	if h.last != (DiagnoseRequest{"ipsec0"}) {
+		t.Errorf("asked %v", h.last)
 	}
 }
 

@@ -35,4 +35,5 @@ type Handler interface {
 	Statistics(StatisticsRequest) (StatisticsResult, error)
 	Sysctls(SysctlsRequest) (SysctlsResult, error)
 	SetSysctl(SetSysctlRequest) (SetSysctlResult, error)
+	Diagnose(DiagnoseRequest) (DiagnoseResult, error)
 }

@@ -36,6 +36,7 @@ var operations = map[string]operation{
 	"statistics":      reading(Handler.Statistics),
 	"sysctls":         reading(Handler.Sysctls),
 	"set_sysctl":      changing(Handler.SetSysctl),
+	"diagnose":        reading(Handler.Diagnose),
 }
 
 // none is the result of a request that has none.

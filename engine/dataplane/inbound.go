@@ -3,6 +3,7 @@ package dataplane
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/bits"
 	"net/netip"
 	"os"
@@ -204,8 +205,16 @@ func (in *inbound) complain(why string, sa *sad.SA) {
 	in.refused++
 	if bits.OnesCount64(in.refused) == 1 {
 		in.plane.log.Warn("ESP packets are refused", "why", why,
-			"spi", sa.SPI, "reqid", sa.ReqID, "from", in.src, "to", in.dst, "times", in.refused)
+			"spi", sa.SPI, "reqid", sa.ReqID, "from", shown(in.src), "to", in.dst, "times", in.refused)
 	}
+}
+
+// shown is from where a packet came, without a port if it has none.
+func shown(src netip.AddrPort) fmt.Stringer {
+	if src.Port() == 0 {
+		return src.Addr()
+	}
+	return src
 }
 
 // groupOf returns the index of a tunnel's group.

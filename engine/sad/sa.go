@@ -64,6 +64,9 @@ func (sa *SA) usable() bool {
 
 func (sa *SA) setState(s pfkey.SAState) { sa.state.Store(uint32(s)) }
 
+// Now is the time by the database's clock, which the times of its SAs are of.
+func (db *DB) Now() time.Time { return db.now() }
+
 // Account counts packets and their bytes. It takes no lock; a data plane calls
 // it once a batch.
 func (sa *SA) Account(packets, bytes uint64) { sa.usage.add(packets, bytes) }

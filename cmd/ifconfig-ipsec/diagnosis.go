@@ -1,0 +1,47 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"ifipsec/engine/control"
+)
+
+// writeDiagnosis prints what -v adds, which is ours: which SAs serve the
+// interface now, what was counted, and in one line what is wrong.
+func writeDiagnosis(w io.Writer, d *control.DiagnoseResult) {
+	for _, way := range []struct {
+		what string
+		sas  []control.SAStatistics
+	}{{"out", d.Out}, {"in", d.In}} {
+		for n := range way.sas {
+			writeSA(w, way.what, &way.sas[n], d.Now)
+		}
+	}
+	for _, c := range d.Counters {
+		if c.Value != 0 {
+			fmt.Fprintf(w, "\t%d %s\n", c.Value, c.Text)
+		}
+	}
+	fault := d.Fault
+	if fault == "" {
+		fault = "nothing seems wrong"
+	}
+	fmt.Fprintf(w, "\tdiagnosis: %s\n", fault)
+}
+
+func writeSA(w io.Writer, way string, sa *control.SAStatistics, now time.Time) {
+	fmt.Fprintf(w, "\tsa %s: spi %d (%s), %s", way, sa.SPI, sa.Suite, sa.State)
+	for _, c := range sa.Counters {
+		if c.Value != 0 || c.Name == "packets" {
+			fmt.Fprintf(w, ", %d %s", c.Value, c.Text)
+		}
+	}
+	if sa.Used.IsZero() {
+		fmt.Fprint(w, ", not used yet")
+	} else {
+		fmt.Fprintf(w, ", last used %v ago", max(0, now.Sub(sa.Used)).Round(time.Second))
+	}
+	fmt.Fprintln(w)
+}
