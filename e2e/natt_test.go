@@ -152,6 +152,26 @@ func TestPortIsShared(t *testing.T) {
 	}
 }
 
+// A port below 1024 is not for the daemon to open, and can be shared.
+func TestPrivilegedPort(t *testing.T) {
+	t.Parallel()
+	a, b := newPair(t)
+	for _, h := range []*lab.Host{a, b} {
+		ike, err := h.ListenUDP(netip.MustParseAddrPort("0.0.0.0:500"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ike.Close()
+	}
+	tn := newTunnel(0)
+	tn.options = natt(netip.AddrPortFrom(outerA, 500), netip.AddrPortFrom(outerB, 500))
+	tn.setUp(t, a, b)
+	for i := range tn.innerB {
+		reaches(t, a, tn.innerB[i])
+		reaches(t, b, tn.innerA[i])
+	}
+}
+
 // nat is a host between a client and a server that passes datagrams on, with
 // addresses and a port of its own towards the server.
 type nat struct {

@@ -23,10 +23,11 @@ type udp struct {
 }
 
 // openUDP opens a port. If somebody has it already, such as an IKE daemon that
-// has 4500, it is shared.
+// has 4500, it is shared. So is a port below 1024, of which the kernel does not
+// say who has it to those without CAP_NET_BIND_SERVICE.
 func openUDP(k kind) (outer, error) {
 	s, err := bindUDP(k)
-	if errors.Is(err, syscall.EADDRINUSE) {
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES) {
 		return openSharedUDP(k)
 	}
 	if err != nil {

@@ -29,6 +29,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ifipsec/engine/peer"
 )
 
 // patience bounds the wait of either side for the other's next step.
@@ -105,7 +107,7 @@ func Accept(l *net.UnixListener) (*Predecessor, error) {
 			time.Sleep(100 * time.Millisecond) // out of descriptors, most likely
 			continue
 		}
-		if uid, err := peer(conn); err != nil || uid != 0 && uid != os.Geteuid() {
+		if uid, err := uidOf(conn); err != nil || !peer.Privileged(uid) {
 			conn.Close()
 			continue
 		}
@@ -113,7 +115,7 @@ func Accept(l *net.UnixListener) (*Predecessor, error) {
 	}
 }
 
-func peer(conn *net.UnixConn) (uid int, err error) {
+func uidOf(conn *net.UnixConn) (uid uint32, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return 0, err
@@ -126,7 +128,7 @@ func peer(conn *net.UnixConn) (uid int, err error) {
 	if credErr != nil {
 		return 0, credErr
 	}
-	return int(cred.Uid), nil
+	return cred.Uid, nil
 }
 
 // Refuse tells the successor why it can't take over.
