@@ -33,7 +33,7 @@ test: deps
 # The tables of what was tried are printed also when something did not work.
 interop: deps-interop
 	@rm -rf bin/tables && mkdir -p bin/tables
-	@IFIPSEC_NO_SKIP=1 IFIPSEC_TABLES=$(CURDIR)/bin/tables $(GO) test -count=1 ./e2e/interop/... || failed=1; \
+	@IFIPSEC_NO_SKIP=1 IFIPSEC_TABLES=$(CURDIR)/bin/tables $(GO) test -count=1 -parallel 4 ./e2e/interop/... || failed=1; \
 		cat bin/tables/*; exit $${failed:-0}
 
 # BENCH=-quick shows that it works; go run ./e2e/bench -h has the other options.
@@ -81,7 +81,7 @@ DEPS = unshare:util-linux setpriv:util-linux nsenter:util-linux systemd-analyze:
 
 # The other implementations, and what configures them.
 DEPS_INTEROP = linux.uml:user-mode-linux ip:iproute2 ethtool:ethtool nft:nftables tshark:tshark \
-	scapy:python3-scapy scapy:python3-cryptography
+	bird:bird2 scapy:python3-scapy scapy:python3-cryptography
 
 deps:
 	@.ci/deps $(DEPS)
