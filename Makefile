@@ -3,6 +3,7 @@
 # make test       the whole suite (root: it makes network namespaces)
 # make interop    against other implementations, and prints what was tried
 # make bench      how fast it is beside wireguard-go, into docs/performance.*
+# make soak       whatever can happen, for MINUTES=10, under traffic
 # make ci         all that a change must pass
 # make install    PREFIX=/usr/local, DESTDIR=
 
@@ -15,7 +16,7 @@ UNITS    = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
 PROGRAMS = ifconfig-ipsec setkey ipsecd
 
-.PHONY: all build demo test bench interop ci fmt tidy vet staticcheck test-race install clean deps deps-interop deps-ci
+.PHONY: all build demo test bench interop soak ci fmt tidy vet staticcheck test-race install clean deps deps-interop deps-ci
 .DEFAULT_GOAL := build
 
 all: build
@@ -41,6 +42,11 @@ BENCH = -docs docs
 
 bench: deps
 	$(GO) run ./e2e/bench $(BENCH)
+
+MINUTES = 10
+
+soak: deps
+	$(GO) test -count=1 -v -timeout $(shell expr $(MINUTES) + 10)m ./e2e/soak -args -minutes $(MINUTES)
 
 ci: deps-ci fmt tidy vet staticcheck test-race interop
 
