@@ -159,6 +159,7 @@ func (e *Engine) Close() error {
 			e.forget(ifp)
 		}
 	}
+	e.updateRules()
 	e.host.Close()
 	if e.state != nil {
 		err = errors.Join(err, e.state.dir.Close(), e.state.dir.Remove())

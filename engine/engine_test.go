@@ -358,7 +358,7 @@ func TestRefusals(t *testing.T) {
 		"two families":          {e.SetTunnel(control.SetTunnelRequest{Name: "ipsec1", Src: here, Dst: v6}), syscall.EINVAL},
 		"unspecified":           {e.SetTunnel(control.SetTunnelRequest{Name: "ipsec1", Src: netip.IPv4Unspecified(), Dst: there}), syscall.EADDRNOTAVAIL},
 		"MTU":                   {e.SetMTU(control.SetMTURequest{Name: "ipsec1", MTU: 1279}), syscall.EINVAL},
-		"no such table":         {e.SetTunnelFIB(control.SetTunnelFIBRequest{Name: "ipsec1", FIB: 1}), syscall.EINVAL},
+		"no such table":         {e.SetTunnelFIB(control.SetTunnelFIBRequest{Name: "ipsec1", FIB: 254}), syscall.EINVAL},
 		"no such address":       {e.RemoveAddress(control.RemoveAddressRequest{Name: "ipsec1", Addr: here}), syscall.EADDRNOTAVAIL},
 		"no interface":          {e.Destroy(control.DestroyRequest{Name: "ipsec9"}), syscall.ENXIO},
 		"no interface to raise": {e.SetUp(control.SetUpRequest{Name: "ipsec9", Up: true}), syscall.ENXIO},

@@ -100,6 +100,7 @@ func (e *Engine) followDeletion(index int) {
 	}
 	e.log.Warn("the link was deleted by somebody else, so the interface ends", "interface", name)
 	e.forget(ifp)
+	e.forgetRules(ifp)
 }
 
 // resync brings everything up to date when changes may have been missed.

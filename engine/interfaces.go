@@ -78,6 +78,7 @@ func (e *Engine) Destroy(r control.DestroyRequest) error {
 		return err
 	}
 	e.forget(ifp)
+	e.forgetRules(ifp)
 	e.log.Info("interface destroyed", "interface", ifp.Name)
 	return nil
 }
@@ -148,14 +149,6 @@ func (e *Engine) SetReqID(r control.SetReqIDRequest) error {
 	return e.retunnel(r.Name, func() (ifnet.Interface, error) {
 		return e.ifs.SetReqID(r.Name, r.ReqID)
 	})
-}
-
-// SetTunnelFIB implements [control.Handler].
-func (e *Engine) SetTunnelFIB(r control.SetTunnelFIBRequest) error {
-	if r.FIB != 0 {
-		return fmt.Errorf("%s: only routing table 0 carries outer packets: %w", r.Name, syscall.EINVAL)
-	}
-	return e.attribute(func() (ifnet.Interface, error) { return e.ifs.SetTunnelFIB(r.Name, r.FIB) })
 }
 
 // retunnel makes a change that may concern the endpoints or the reqid, and
@@ -235,7 +228,8 @@ func (e *Engine) configure(ifp ifnet.Interface) error {
 		return err
 	}
 	return e.tunnels[ifp.Index].Configure(dataplane.Settings{
-		Src: ifp.Src, Dst: ifp.Dst, ReqID: ifp.ReqID, Running: ifp.Running, Up: link.Up,
+		Src: ifp.Src, Dst: ifp.Dst, ReqID: ifp.ReqID, Mark: markOf(ifp.TunnelFIB),
+		Running: ifp.Running, Up: link.Up,
 	})
 }
 
@@ -353,15 +347,10 @@ func (e *Engine) renamed(from string, ifp ifnet.Interface) {
 	if err := e.setPolicies(ifp); err != nil {
 		e.log.Error("the interface has no policies", "interface", ifp.Name, "error", err)
 	}
-	e.log.Info("interface renamed", "interface", ifp.Name, "from", from)
-}
-
-// SetFIB implements [control.Handler].
-func (e *Engine) SetFIB(r control.SetFIBRequest) error {
-	if r.FIB != 0 {
-		return fmt.Errorf("%s: only routing table 0 takes inner packets: %w", r.Name, syscall.EINVAL)
+	if ifp.FIB != 0 {
+		e.updateRules()
 	}
-	return e.attribute(func() (ifnet.Interface, error) { return e.ifs.SetFIB(r.Name, r.FIB) })
+	e.log.Info("interface renamed", "interface", ifp.Name, "from", from)
 }
 
 // SetDescription implements [control.Handler].

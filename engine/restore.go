@@ -149,6 +149,8 @@ func (e *Engine) adopt(taken *handover.Descriptors) error {
 			}
 		}
 	}
+	// So do rules of routing of a process that was killed without a successor.
+	e.updateRules()
 	for p := range e.spd.All() {
 		if p.IfName != "" && !names[p.IfName] {
 			e.spd.ClearInterface(p.IfName)

@@ -17,6 +17,28 @@ type Rule struct {
 	Table uint32 // number of the routing table
 }
 
+// ruleProtocol marks the rules that AddRule made, as "protocol" in ip rule's
+// words, so that those of somebody else are left alone.
+const ruleProtocol = 0x9e
+
+// Rules returns the rules that AddRule made, of whatever process.
+func (h *Host) Rules() ([]Rule, error) {
+	var all []Rule
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		rules, err := again(func() ([]netlink.Rule, error) { return h.netlink.RuleList(family) })
+		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+			return nil, fmt.Errorf("list the rules of routing: %w", err)
+		}
+		for _, r := range rules {
+			ours := Rule{Mark: r.Mark, In: r.IifName, Table: uint32(r.Table)}
+			if r.Protocol == ruleProtocol && !slices.Contains(all, ours) {
+				all = append(all, ours)
+			}
+		}
+	}
+	return all, nil
+}
+
 // AddRule adds a rule, before those of the main table. One that is there is left
 // as it is.
 func (h *Host) AddRule(r Rule) error {
@@ -57,9 +79,10 @@ func (h *Host) eachFamily(r Rule, what string, do func(family int) error) error 
 func (r Rule) netlink(family int) *netlink.Rule {
 	rule := netlink.NewRule()
 	rule.Family, rule.Mark, rule.IifName, rule.Table = family, r.Mark, r.In, int(r.Table)
+	rule.Protocol = ruleProtocol
 	return rule
 }
 
 func (r Rule) is(rule netlink.Rule) bool {
-	return rule.Mark == r.Mark && rule.IifName == r.In && rule.Table == int(r.Table) && rule.Src == nil && rule.Dst == nil
+	return rule.Protocol == ruleProtocol && rule.Mark == r.Mark && rule.IifName == r.In && rule.Table == int(r.Table) && rule.Src == nil && rule.Dst == nil
 }

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -27,6 +28,15 @@ func TestRules(t *testing.T) {
 		check(t, h.AddRule(in))
 		if n := count(); n != 4 {
 			t.Errorf("%d rules, want 4", n)
+		}
+		// Somebody else's is neither listed nor deleted.
+		theirs := netlink.NewRule()
+		theirs.Family, theirs.Mark, theirs.Table = netlink.FAMILY_V4, 7, 1001
+		check(t, h.netlink.RuleAdd(theirs))
+		rules, err := h.Rules()
+		check(t, err)
+		if len(rules) != 2 || rules[0] == rules[1] || !slices.Contains(rules, mark) || !slices.Contains(rules, in) {
+			t.Errorf("the rules are %v, want %v and %v", rules, mark, in)
 		}
 		check(t, h.DeleteRule(mark))
 		check(t, h.DeleteRule(mark))
