@@ -42,7 +42,7 @@ func (e *Engine) saStatistics(sa *sad.SA) control.SAStatistics {
 	current := sa.Current()
 	return control.SAStatistics{
 		SPI: sa.SPI, Src: e.named(sa.Src), Dst: e.named(sa.Dst), ReqID: sa.ReqID,
-		State: sa.State().String(), Suite: suite(sa), Used: current.LastUsed,
+		State: sa.State().String(), Suite: suite(sa), Created: sa.Created, Used: current.LastUsed,
 		// It is used one way, and the other number is 0.
 		Sequence: max(sa.ESP.Sequence(), sa.ESP.ReplayState().Highest),
 		Counters: []control.Counter{
@@ -111,6 +111,7 @@ func diagnosed(ifp ifnet.Interface, up bool, counters dataplane.TunnelCounters) 
 	return diagnosis.Interface{
 		Name: ifp.Name, Up: up, Running: ifp.Running, Src: ifp.Src, Dst: ifp.Dst, ReqID: ifp.ReqID,
 		Sent: counters[dataplane.OutPackets], Refused: counters[dataplane.OutSend],
+		Looped: counters[dataplane.OutLoop], UsedUp: counters[dataplane.OutSequence],
 	}
 }
 
@@ -123,5 +124,6 @@ func diagnose(sa *sad.SA) diagnosis.SA {
 		Usable:    sa.ESP != nil && (sa.State() == pfkey.StateMature || sa.State() == pfkey.StateDying),
 		Packets:   current.Packets, LastUsed: current.LastUsed,
 		Replays: sa.Refused(sad.RefusedReplay), BadICVs: sa.Refused(sad.RefusedICV),
+		Malformed: sa.Refused(sad.RefusedMalformed),
 	}
 }

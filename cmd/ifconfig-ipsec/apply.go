@@ -22,8 +22,8 @@ type application struct {
 }
 
 // apply sends the commands in their order. An error of most of them ends the
-// run; after the others FreeBSD goes on, and the exit status tells.
-func (c *command) apply(d daemon, name string, commands []ifconfig.Command) (status int, err error) {
+// run; of the others FreeBSD only warns, and the exit status is 0.
+func (c *command) apply(d daemon, name string, commands []ifconfig.Command) error {
 	a := application{daemon: d, name: name, resolve: c.resolve}
 	// The name is printed in any case, as it may be all that a script gets.
 	defer func() {
@@ -34,8 +34,9 @@ func (c *command) apply(d daemon, name string, commands []ifconfig.Command) (sta
 	// Names of hosts are looked up first: one that is unknown has no effect.
 	requests := make([]func() error, len(commands))
 	for n, cmd := range commands {
+		var err error
 		if requests[n], err = a.request(cmd); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	for n, request := range requests {
@@ -43,12 +44,12 @@ func (c *command) apply(d daemon, name string, commands []ifconfig.Command) (sta
 		switch {
 		case err == nil:
 		case goesOn(commands[n]):
-			status = c.report(err)
+			c.report(err)
 		default:
-			return 0, err
+			return err
 		}
 	}
-	return status, nil
+	return nil
 }
 
 // goesOn says whether FreeBSD's ifconfig only warns when a command fails.

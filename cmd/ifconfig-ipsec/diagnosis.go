@@ -33,6 +33,9 @@ func writeDiagnosis(w io.Writer, d *control.DiagnoseResult) {
 
 func writeSA(w io.Writer, way string, sa *control.SAStatistics, now time.Time) {
 	fmt.Fprintf(w, "\tsa %s: spi %d (%s), %s", way, sa.SPI, sa.Suite, sa.State)
+	if !sa.Created.IsZero() {
+		fmt.Fprintf(w, ", age %v", max(0, now.Sub(sa.Created)).Round(time.Second))
+	}
 	for _, c := range sa.Counters {
 		if c.Value != 0 || c.Name == "packets" {
 			fmt.Fprintf(w, ", %d %s", c.Value, c.Text)

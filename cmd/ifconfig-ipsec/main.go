@@ -133,9 +133,9 @@ func (c *command) configure(line *ifconfig.Line, args []string) (status int, err
 	case len(found) > 0 && creates && len(line.Commands) == 1:
 		return 0, alreadyExists(name)
 	case len(found) > 0 && creates:
-		return c.apply(d, name, line.Commands[1:])
+		return 0, c.apply(d, name, line.Commands[1:])
 	case len(found) > 0 && len(line.Commands) > 0:
-		return c.apply(d, name, line.Commands)
+		return 0, c.apply(d, name, line.Commands)
 	case len(found) > 0:
 		if shown(&found[0], &line.Options) {
 			return 0, c.show(d, &found[0], line)
@@ -148,7 +148,7 @@ func (c *command) configure(line *ifconfig.Line, args []string) (status int, err
 			}
 			defer d.Close()
 		}
-		return c.apply(d, name, line.Commands)
+		return 0, c.apply(d, name, line.Commands)
 	case c.handsOver(name):
 		return c.foreign(name, args), nil
 	}

@@ -23,8 +23,9 @@ type SAStatistics struct {
 	Dst      netip.Addr `json:"dst"`
 	ReqID    uint32     `json:"reqid"`
 	State    string     `json:"state"`
-	Suite    string     `json:"suite"`         // its algorithms, by setkey's names
-	Sequence uint64     `json:"sequence"`      // the last number sent, or the highest received
+	Suite    string     `json:"suite"`    // its algorithms, by setkey's names
+	Sequence uint64     `json:"sequence"` // the last number sent, or the highest received
+	Created  time.Time  `json:"created,omitzero"`
 	Used     time.Time  `json:"used,omitzero"` // when a packet passed last
 	Counters []Counter  `json:"counters,omitzero"`
 }

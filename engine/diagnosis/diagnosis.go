@@ -18,6 +18,8 @@ type Interface struct {
 	ReqID    uint32
 	Sent     uint64 // packets that left through it
 	Refused  uint64 // packets that the kernel did not send
+	Looped   uint64 // outer packets of the host's tunnels that were routed into it
+	UsedUp   uint64 // packets for which an SA had no sequence number left
 }
 
 // SA is what is known of one of the host's ESP SAs.
@@ -31,6 +33,7 @@ type SA struct {
 	LastUsed  time.Time // zero if never
 	Replays   uint64    // packets that the replay window refused
 	BadICVs   uint64    // packets that did not authenticate
+	Malformed uint64    // packets that made no sense, as those of another key do without authentication
 }
 
 // Silence is how long a peer that is being sent to may send nothing before that
@@ -59,7 +62,16 @@ func Explain(ifp Interface, sas []SA, now time.Time) string {
 	if ifp.Refused > 0 && ifp.Sent == 0 {
 		return fmt.Sprintf("this host does not send the outer packets to %v: %d were refused; the daemon's log says why", ifp.Dst, ifp.Refused)
 	}
-	return received(ifp, out, in, now)
+	if fault := received(ifp, out, in, now); fault != "" || ifp.Sent > 0 {
+		return fault
+	}
+	switch {
+	case ifp.Looped > 0:
+		return fmt.Sprintf("outer packets of this host's tunnels are routed into %s (%d so far), and dropped: the route to %v leads into a tunnel", ifp.Name, ifp.Looped, ifp.Dst)
+	case ifp.UsedUp > 0:
+		return fmt.Sprintf("nothing is sent: the sequence numbers of the SA are used up (%d packets so far), so it needs new keys", ifp.UsedUp)
+	}
+	return ""
 }
 
 // received judges by what arrives.
@@ -72,7 +84,7 @@ func received(ifp Interface, out, in []SA, now time.Time) string {
 		if sa.LastUsed.After(last) {
 			last = sa.LastUsed
 		}
-		if sa.BadICVs+sa.Replays > worst.BadICVs+worst.Replays {
+		if sa.BadICVs+sa.Replays+sa.Malformed > worst.BadICVs+worst.Replays+worst.Malformed {
 			worst = sa
 		}
 	}
@@ -84,6 +96,8 @@ func received(ifp Interface, out, in []SA, now time.Time) string {
 	switch {
 	case quiet && worst.BadICVs > 0:
 		return fmt.Sprintf("packets with SPI %d do not authenticate (%d so far): the peer has another key or algorithm, or somebody changes them", worst.SPI, worst.BadICVs)
+	case quiet && worst.Malformed > 0:
+		return fmt.Sprintf("packets with SPI %d make no sense when decrypted (%d so far): the peer has another key or algorithm", worst.SPI, worst.Malformed)
 	case quiet && worst.Replays > 0:
 		return fmt.Sprintf("the replay window refuses the packets with SPI %d (%d so far): the peer has begun to count anew, so both need new SAs", worst.SPI, worst.Replays)
 	case last.IsZero() && sending:

@@ -15,10 +15,11 @@ var families = map[string]Family{
 
 // parser walks through the arguments.
 type parser struct {
-	args []string
-	next int // index of the first argument that was not parsed
-	line Line
-	addr address // the inner address, as far as it is known
+	args  []string
+	next  int // index of the first argument that was not parsed
+	line  Line
+	media bool    // -m, which -l excludes
+	addr  address // the inner address, as far as it is known
 }
 
 // Parse parses the arguments that follow the program's name. Formats of
@@ -33,7 +34,7 @@ func Parse(args []string, defaults Format) (*Line, error) {
 	switch {
 	case o.Cloners || o.Members != "":
 		return &p.line, nil
-	case o.NamesOnly && o.All, o.UpOnly && o.DownOnly:
+	case o.NamesOnly && (o.All || p.media), o.UpOnly && o.DownOnly:
 		return nil, &Error{At: 0, Usage: true}
 	}
 	if p.next == len(args) && !o.NamesOnly {
@@ -81,8 +82,10 @@ func (p *parser) options() error {
 			case 'C':
 				o.Cloners = true
 				return nil
-			case 'k', 'm', 'n', 'L':
-				// Keys, media, modules and lifetimes: there are none to show.
+			case 'm':
+				p.media = true
+			case 'k', 'n', 'L':
+				// Keys, modules and lifetimes: there are none to show, as of media.
 			case 'f', 'g', 'G':
 				value := letters
 				letters = ""

@@ -57,22 +57,51 @@ var table = map[string]command{
 	"broadcast": {1, parseDestination},
 }
 
-// foreign are ifconfig's other commands, which would else be taken for the
-// names of hosts.
-var foreign = strings.Fields(`
-	accept_rtadv anycast arp auto_linklocal autoconf compress debug defaultif
-	deprecated eui64 hwrxtstmp ifdisabled link0 link1 link2 lro maclabel media
-	mediaopt mode monitor netcons no_dad no_prefer_iface noicmp normal nud pcp
-	pltime polling prefer_source promisc rxcsum rxcsum6 staticarp stable tentative
-	toe tso tso4 tso6 txcsum txcsum6 vhid vlan vlandev vltime vnet wol`)
+// foreign are ifconfig's other commands, by the file of FreeBSD's sbin/ifconfig
+// that has them. They would else be taken for the names of hosts.
+var foreign = map[string]string{
+	"ifconfig.c": `arp compress debug hwrxtstmp ipdst link0 link1 link2 lro mextpg monitor netcons
+		noicmp normal polling promisc rxcsum rxcsum6 rxtls rxtlsrtlmt staticarp toe tso tso4 tso6
+		txcsum txcsum6 txrtlmt txtls txtlsrtlmt vlanhwcsum vlanhwfilter vlanhwtag vlanhwtso vlanmtu
+		vnet vxlanhwcsum vxlanhwtso wol wol_magic wol_mcast wol_ucast pfil`,
+	"af_inet6.c": `anycast autoconf deprecated eui64 pltime tentative vltime`,
+	"af_nd6.c": `accept_rtadv auto_linklocal defaultif ifdisabled no_dad no_prefer_iface no_radr nud
+		prefer_source stableaddr stable ignoreloop`,
+	"ifmedia.c": `inst instance media mediaopt mode`,
+	"ifmac.c":   `maclabel`,
+	"ifvlan.c":  `pcp vlan vlandev vlanpcp vlanproto qinq`,
+	"ifvxlan.c": `vni vxlanaddress vxlandev vxlanflush vxlanflushall vxlangroup vxlanid vxlanlearn vxlanlocal
+		vxlanlocalport vxlanmaxaddr vxlanportrange vxlanremote vxlanremoteport vxlantimeout vxlanttl`,
+	"carp.c": `advbase advskew carpver mcast mcast6 pass peer peer6 state vhid vrrpinterval vrrpprio`,
+	"iflagg.c": `flowid_shift lacp_fast_timeout lacp_rxtest lacp_strict lacp_txtest lagghash laggport
+		laggproto laggtype rr_limit use_flowid use_numa`,
+	"ifbridge.c": `addm addr autoedge autoptp defpvid defuntagged deladdr deletem discover edge flush flushall fwddelay
+		hellotime holdcnt ifmaxaddr ifpathcost ifpriority learn maxaddr maxage priority private proto ptp
+		span static sticky stp tagged timeout untagged vlanfilter`,
+	"ifpfsync.c": `defer maxupd syncdev syncif syncpeer version`,
+	"ifgif.c":    `accept_rev_ethip_ver ignore_source send_rev_ethip_ver`,
+	"ifgre.c":    `enable_csum enable_seq grekey grev udpencap udpport`,
+	"ifstf.c":    `stfv4br stfv4net`,
+	"ifieee80211.c": `ampdu ampdudensity ampdulimit amsdu amsdulimit apbridge authmode bgscan bgscanidle
+		bgscanintvl bintval bssid bssid burst channel chanlist country deftxkey dfs dotd doth dtimperiod dturbo
+		dwds ecm ff fragthreshold ht ht20 ht40 htcompat htprotmode indoor inact hidessid ldpc mac:add mac:allow
+		mac:deny mac:del mac:flush mac:kick mac:open mac:radius maxretry mcastrate mesh_metric meshid meshforward
+		meshgate meshpath meshpeering meshrtcmd meshttl mgtrate nwkey outdoor powersave powersavesleep powersavemode
+		protmode puren pureg quiet regdomain rifs roam:rate roam:rssi roaming rtsthreshold scan scanvalid shortgi
+		smps ssid stationname stbc sta tdmabintval tdmaslot tdmaslotcnt tdmaslotlen tsn txpower ucastrate uapsd
+		vht vht160 vht40 vht80 vht80p80 vhtstbctx wds wepkey wepmode weptxkey wlanaddr wlanbssid wlandev wlanmode
+		wme wmm wps`,
+}
 
 func init() {
 	refuse := command{0, func(_ *parser, w words) error {
 		return &Error{At: w.at, Message: w.name + ": not supported on an ipsec interface"}
 	}}
-	for _, name := range foreign {
-		table[name] = refuse
-		table["-"+name] = refuse
+	for _, names := range foreign {
+		for _, name := range strings.Fields(names) {
+			table[name] = refuse
+			table["-"+name] = refuse
+		}
 	}
 }
 
