@@ -2,6 +2,7 @@
 # make demo       the manual page's example on two hosts that it makes itself
 # make test       the whole suite (root: it makes network namespaces)
 # make interop    against other implementations, and prints what was tried
+# make fuzz       what strangers can send, each parser and decoder for FUZZTIME=5s
 # make bench      how fast it is beside wireguard-go, into docs/performance.*
 # make soak       whatever can happen, for MINUTES=10, under traffic
 # make ci         all that a change must pass
@@ -16,7 +17,7 @@ UNITS    = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
 PROGRAMS = ifconfig-ipsec setkey ipsecd
 
-.PHONY: all build demo test bench interop soak ci fmt tidy vet staticcheck test-race install clean deps deps-interop deps-ci
+.PHONY: all build demo test bench interop soak fuzz ci fmt tidy vet staticcheck test-race install clean deps deps-interop deps-ci
 .DEFAULT_GOAL := build
 
 all: build
@@ -48,7 +49,17 @@ MINUTES = 10
 soak: deps
 	$(GO) test -count=1 -v -timeout $(shell expr $(MINUTES) + 10)m ./e2e/soak -args -minutes $(MINUTES)
 
-ci: deps-ci fmt tidy vet staticcheck test-race interop
+# Everything that a stranger can send, each for a while.
+FUZZTIME = 5s
+
+fuzz:
+	@for at in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$at); do \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$at) || exit 1; \
+		done; \
+	done
+
+ci: deps-ci fmt tidy vet staticcheck test-race interop fuzz
 
 fmt:
 	@out=$$(gofmt -l .) && if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
