@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 		claimant()
 		return
 	}
+	if lives := os.Getenv(lifeEnv); lives != "" {
+		live(lives)
+	}
 	switch os.Getenv(fakeDaemon) {
 	case "":
 		os.Exit(m.Run())
