@@ -12,7 +12,8 @@ GO      ?= go
 PREFIX  ?= /usr/local
 DESTDIR ?=
 SBIN     = $(DESTDIR)$(PREFIX)/sbin
-MAN      = $(DESTDIR)$(PREFIX)/share/man
+SHARE    = $(DESTDIR)$(PREFIX)/share
+MAN      = $(SHARE)/man
 UNITS    = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
 PROGRAMS = ifconfig-ipsec setkey ipsecd
@@ -84,6 +85,9 @@ install: build
 	install -d $(MAN)/man4 $(MAN)/man8
 	install -m 0644 docs/*.4 $(MAN)/man4
 	install -m 0644 docs/*.8 $(MAN)/man8
+	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions
+	install -m 0644 docs/completion/bash/* $(SHARE)/bash-completion/completions
+	install -m 0644 docs/completion/zsh/* $(SHARE)/zsh/site-functions
 	install -d $(UNITS)
 	for unit in cmd/ipsecd/systemd/*; do \
 		sed 's|/usr/local/sbin|$(PREFIX)/sbin|' $$unit >$(UNITS)/$${unit##*/} && \
