@@ -11,6 +11,8 @@ import (
 
 	"github.com/gopacket/gopacket/layers"
 
+	"golang.org/x/sys/unix"
+
 	"ifipsec/e2e/lab"
 )
 
@@ -272,5 +274,11 @@ func TestNATChangesThePort(t *testing.T) {
 	n.translate(t, middle, inside, netip.MustParseAddrPort("203.0.113.1:61001"), atServer)
 	reachesNot(t, server, tn.innerA[0])
 	reaches(t, client, tn.innerB[0])
+	reaches(t, server, tn.innerA[0])
+
+	// A daemon that comes back still knows.
+	pid := daemon(t, server)
+	signal(t, pid, unix.SIGKILL)
+	restarted(t, server, pid)
 	reaches(t, server, tn.innerA[0])
 }

@@ -55,7 +55,10 @@ type Engine struct {
 	devices map[int]*host.Device      // likewise
 	links   map[int]string            // names of interfaces, by the index of their Linux link
 
-	adoptable map[int]link // what the process before left, by the interface's index in ifs
+	indices sync.Map // of interfaces in ifs, by *dataplane.Tunnel
+
+	moved     map[int]dataplane.Mapping // what the process before knew, by the interface's index in ifs
+	adoptable map[int]link              // what the process before left, by the interface's index in ifs
 }
 
 // New returns an engine that goes on where the one before it stopped, if that
@@ -79,7 +82,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e.key = key.New(key.Config{SAD: e.sad, SPD: e.spd, Log: cfg.Log, Now: e.clock.Now, Wall: e.clock.Wall})
-	e.plane = dataplane.New(dataplane.Config{SAD: e.sad, Log: cfg.Log, NoSA: e.acquire, Memory: e.counterMemory, Take: cfg.Taken.Take})
+	e.plane = dataplane.New(dataplane.Config{SAD: e.sad, Log: cfg.Log, NoSA: e.acquire, Memory: e.counterMemory, Take: cfg.Taken.Take, Moved: e.keepMoved})
 	e.applySysctls()
 	for sa := range e.sad.All(pfkey.SATypeESP) {
 		if sa.NATT != nil {

@@ -89,6 +89,7 @@ func (e *Engine) forget(ifp ifnet.Interface) {
 	if err := e.tunnels[ifp.Index].Close(); err != nil {
 		e.log.Warn("closing the TUN device failed", "interface", ifp.Name, "error", err)
 	}
+	e.indices.Delete(e.tunnels[ifp.Index])
 	delete(e.tunnels, ifp.Index)
 	delete(e.devices, ifp.Index)
 	e.state.forgetInterface(ifp.Index)

@@ -92,7 +92,7 @@ func (e *Engine) databases(dir *journal.Dir, records []journal.Record) error {
 			return err
 		}
 	}
-	e.adoptable = k.links
+	e.adoptable, e.moved = k.links, k.moved
 	return nil
 }
 
@@ -232,7 +232,29 @@ func (e *Engine) hasPolicies(ifp ifnet.Interface) bool {
 func (e *Engine) attach(ifp ifnet.Interface, dev *host.Device) {
 	e.devices[ifp.Index] = dev
 	e.links[dev.Index()] = ifp.Name
-	e.tunnels[ifp.Index] = e.plane.Attach(ifp.Name, dev)
+	tunnel := e.plane.Attach(ifp.Name, dev)
+	e.tunnels[ifp.Index] = tunnel
+	e.indices.Store(tunnel, ifp.Index)
+	if m, ok := e.moved[ifp.Index]; ok {
+		tunnel.Move(m)
+	}
+}
+
+// keepMoved keeps where the peer of a tunnel is: if it only listens, nothing else
+// would tell the next process. It must not wait for e.mu; see
+// [dataplane.Config].
+func (e *Engine) keepMoved(t *dataplane.Tunnel, m dataplane.Mapping) {
+	index, ok := e.indices.Load(t)
+	if !ok || e.state == nil {
+		return
+	}
+	if m == (dataplane.Mapping{}) {
+		e.state.delete(kindMoved, uint64(index.(int)))
+		return
+	}
+	if err := e.state.putJSON(kindMoved, index.(int), m); err != nil {
+		e.log.Warn("where the peer is, is not kept", "interface", t.Name(), "error", err)
+	}
 }
 
 // counterMemory is where the plane's counters or those of a tunnel are.

@@ -27,6 +27,7 @@ const (
 	kindLink                              // ID: likewise; a link
 	kindCounters                          // ID: likewise, and 0 for the plane's; a counting
 	kindSysctls                           // ID 0: the values that are not the defaults, by name
+	kindMoved                             // ID: its index in the table; a dataplane.Mapping
 )
 
 // general is what there is once.
@@ -54,12 +55,13 @@ type kept struct {
 	interfaces []ifnet.Interface
 	links      map[int]link
 	counters   map[int]counting
+	moved      map[int]dataplane.Mapping
 	sysctls    map[string]int64
 }
 
 // decode makes sense of the records of a journal.
 func decode(records []journal.Record) (k kept, err error) {
-	k.links, k.counters = map[int]link{}, map[int]counting{}
+	k.links, k.counters, k.moved = map[int]link{}, map[int]counting{}, map[int]dataplane.Mapping{}
 	for _, r := range records {
 		switch r.Kind {
 		case kindGeneral:
@@ -80,6 +82,10 @@ func decode(records []journal.Record) (k kept, err error) {
 			var c counting
 			err = json.Unmarshal(r.Value, &c)
 			k.counters[int(r.ID)] = c
+		case kindMoved:
+			var m dataplane.Mapping
+			err = json.Unmarshal(r.Value, &m)
+			k.moved[int(r.ID)] = m
 		case kindSysctls:
 			err = json.Unmarshal(r.Value, &k.sysctls)
 		default:
@@ -196,6 +202,7 @@ func (s *state) forgetInterface(index int) {
 		return
 	}
 	s.delete(kindLink, uint64(index))
+	s.delete(kindMoved, uint64(index))
 	if c, ok := s.counters[index]; ok {
 		s.delete(kindCounters, uint64(index))
 		delete(s.counters, index)

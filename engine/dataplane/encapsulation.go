@@ -146,21 +146,30 @@ func followable(sa *sad.SA) bool {
 	return ok && e.AEAD
 }
 
-// mapping is a peer that a NAT shows elsewhere than its SAs say.
-type mapping struct{ configured, now netip.AddrPort }
+// Mapping is a peer that a NAT shows elsewhere than its SAs say. The zero value
+// is one that is where they say.
+type Mapping struct{ Configured, Now netip.AddrPort }
+
+// Move tells a tunnel where its peer is until a packet from it says otherwise:
+// what [Config.Moved] told of a tunnel in another process.
+func (t *Tunnel) Move(m Mapping) { t.moved.Store(&m) }
 
 // follow takes note of where the peer is, when a packet of an inbound SA that
 // came from there has been authenticated.
 func (t *Tunnel) follow(sa *sad.SA, from netip.AddrPort) {
 	old := t.moved.Load()
-	var next *mapping
+	var next *Mapping
 	if configured := source(sa); configured != from {
-		next = &mapping{configured, from}
+		next = &Mapping{configured, from}
 	}
 	if old == next || old != nil && next != nil && *old == *next {
 		return
 	}
 	t.moved.Store(next)
+	if next == nil {
+		next = new(Mapping)
+	}
+	t.plane.moved(t, *next)
 	t.plane.log.Info("the peer is reached elsewhere", "interface", t.name, "spi", sa.SPI, "configured", source(sa), "now", from)
 }
 

@@ -153,7 +153,7 @@ func TestFollowsThePeer(t *testing.T) {
 	passes(t, a, b)
 	passes(t, b, a)
 	if moved := b.tunnel.moved.Load(); moved != nil {
-		t.Errorf("the peer is believed at %v after it came back", moved.now)
+		t.Errorf("the peer is believed at %v after it came back", moved.Now)
 	}
 }
 
@@ -195,7 +195,7 @@ func TestFollowsNobodyElse(t *testing.T) {
 			a.tun.out <- ip4(100)
 			eventually(t, c.want.String(), b.counter(c.want), 1)
 			if moved := b.tunnel.moved.Load(); moved != nil {
-				t.Errorf("followed to %v", moved.now)
+				t.Errorf("followed to %v", moved.Now)
 			}
 		})
 	}

@@ -46,12 +46,12 @@ type path struct {
 
 // pathOf is the path that an SA's packets take. moved is where the peer is
 // found now, if it isn't where its SA says.
-func pathOf(sa *sad.SA, moved *mapping, mark uint32) path {
+func pathOf(sa *sad.SA, moved *Mapping, mark uint32) path {
 	way := path{kind: kind{six: sa.Dst.Is6()}, src: sa.Src, dst: sa.Dst, mark: mark}
 	if sa.NATT != nil {
 		way.kind.port, way.peerPort = sa.NATT.SrcPort, sa.NATT.DstPort
-		if moved != nil && moved.configured == netip.AddrPortFrom(way.dst, way.peerPort) {
-			way.dst, way.peerPort = moved.now.Addr(), moved.now.Port()
+		if moved != nil && moved.Configured == netip.AddrPortFrom(way.dst, way.peerPort) {
+			way.dst, way.peerPort = moved.Now.Addr(), moved.Now.Port()
 		}
 	}
 	return way

@@ -39,6 +39,11 @@ type Config struct {
 	// that nobody else writes to. It may be nil.
 	Memory func(tunnel string) []byte
 
+	// Moved is told where the peer of a tunnel is, when that changes. It is called
+	// from the goroutine that receives: it must be quick, and must not wait for
+	// anybody who closes the plane. It may be nil.
+	Moved func(*Tunnel, Mapping)
+
 	// Take returns the descriptor of a socket that [Plane.Files] of another plane
 	// had under a name, which is the plane's then, or -1. It may be nil.
 	Take func(name string) int
@@ -57,6 +62,7 @@ type Plane struct {
 
 	counters *counters
 	memory   func(tunnel string) []byte
+	moved    func(*Tunnel, Mapping)
 	close    func() error // shutDown, once
 
 	// serving has the tunnels that are running and up. It is never changed,
@@ -86,6 +92,7 @@ func New(c Config) *Plane {
 		noSA:    c.NoSA,
 		open:    c.open,
 		memory:  c.Memory,
+		moved:   c.Moved,
 		tunnels: make(map[*Tunnel]struct{}),
 		outers:  make(map[kind]outer),
 		encap:   newEncapsulation(),
@@ -106,6 +113,9 @@ func New(c Config) *Plane {
 			}
 			return open(k)
 		}
+	}
+	if p.moved == nil {
+		p.moved = func(*Tunnel, Mapping) {}
 	}
 	if p.memory == nil {
 		p.memory = func(string) []byte { return nil }

@@ -37,7 +37,7 @@ type Tunnel struct {
 	dev   tun.Device
 
 	settings atomic.Pointer[Settings]
-	moved    atomic.Pointer[mapping] // nil if the peer is where its SAs say
+	moved    atomic.Pointer[Mapping] // nil if the peer is where its SAs say
 	counters *tunnelCounters
 
 	kept uint64 // OutPackets at the last look for keepalives; the plane's lock guards it
