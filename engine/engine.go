@@ -109,7 +109,7 @@ func (e *Engine) open(path string) error {
 	if err != nil {
 		return err
 	}
-	_, refused, err := journal.Open(path, owner, journal.Options{}, e.databases)
+	_, refused, err := journal.Open(path, owner, e.databases)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func BenchmarkAdd(b *testing.B) {
 			b.Skip(err)
 		}
 		defer os.RemoveAll(parent)
-		dir, _, err := journal.Open(filepath.Join(parent, "state"), journal.Owner{}, journal.Options{},
+		dir, _, err := journal.Open(filepath.Join(parent, "state"), journal.Owner{},
 			func(*journal.Dir, []journal.Record) error { return nil })
 		if err != nil {
 			b.Fatal(err)

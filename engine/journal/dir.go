@@ -19,20 +19,7 @@ type Dir struct {
 	*File
 	*Memory
 
-	// Owner is whose the journal was when it was opened. With
-	// [Options.AnyBoot] that can be another boot of the machine.
-	Owner Owner
-
 	path string
-}
-
-// Options say how a journal is kept.
-type Options struct {
-	// Sync writes every change to the disk before it counts, so that it
-	// outlives the machine's end too. What is in the memory does not.
-	Sync bool
-	// AnyBoot takes a journal of another boot and of any network namespace.
-	AnyBoot bool
 }
 
 // Refused says that there was a journal that can't be used, and where it is
@@ -62,11 +49,11 @@ const (
 // refused, unless it is the process that lacks memory or descriptors. It is
 // called again then, without records. The values are overwritten when it
 // returns.
-func Open(path string, owner Owner, o Options, use func(*Dir, []Record) error) (*Dir, *Refused, error) {
+func Open(path string, owner Owner, use func(*Dir, []Record) error) (*Dir, *Refused, error) {
 	if err := makeDir(path); err != nil {
 		return nil, nil, err
 	}
-	d, records, err := open(path, owner, o)
+	d, records, err := open(path, owner)
 	if err == nil {
 		err = use(d, records)
 		for _, r := range records {
@@ -93,7 +80,7 @@ func Open(path string, owner Owner, o Options, use func(*Dir, []Record) error) (
 	default:
 		return nil, nil, err
 	}
-	if d, err = create(path, owner, o); err != nil {
+	if d, err = create(path, owner); err != nil {
 		return nil, nil, err
 	}
 	if err := use(d, nil); err != nil {
@@ -140,13 +127,13 @@ func makeDir(path string) error {
 	return nil
 }
 
-func open(path string, owner Owner, o Options) (*Dir, []Record, error) {
+func open(path string, owner Owner) (*Dir, []Record, error) {
 	name := filepath.Join(path, recordsName)
 	file, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return nil, nil, err
 	}
-	d, records, err := read(path, file, owner, o)
+	d, records, err := read(path, file, owner)
 	if err != nil {
 		file.Close()
 		return nil, nil, err
@@ -154,7 +141,7 @@ func open(path string, owner Owner, o Options) (*Dir, []Record, error) {
 	return d, records, nil
 }
 
-func read(path string, file *os.File, owner Owner, o Options) (*Dir, []Record, error) {
+func read(path string, file *os.File, owner Owner) (*Dir, []Record, error) {
 	st, err := file.Stat()
 	if err != nil {
 		return nil, nil, err
@@ -167,10 +154,8 @@ func read(path string, file *os.File, owner Owner, o Options) (*Dir, []Record, e
 	if err != nil {
 		return nil, nil, err
 	}
-	if !o.AnyBoot {
-		if err := j.Owner.check(owner); err != nil {
-			return nil, nil, err
-		}
+	if err := j.Owner.check(owner); err != nil {
+		return nil, nil, err
 	}
 	memory, err := openMemory(filepath.Join(path, memoryName), j.Pair)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -179,7 +164,7 @@ func read(path string, file *os.File, owner Owner, o Options) (*Dir, []Record, e
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := reopen(filepath.Join(path, recordsName), file, j, o.Sync)
+	f, err := reopen(filepath.Join(path, recordsName), file, j)
 	if err != nil {
 		memory.Close()
 		return nil, nil, err
@@ -188,7 +173,7 @@ func read(path string, file *os.File, owner Owner, o Options) (*Dir, []Record, e
 	for i, e := range j.Entries {
 		records[i] = e.Record
 	}
-	return &Dir{File: f, Memory: memory, Owner: j.Owner, path: path}, records, nil
+	return &Dir{File: f, Memory: memory, path: path}, records, nil
 }
 
 // check says why a journal of o's is not now's.
@@ -205,19 +190,19 @@ func (o Owner) check(now Owner) error {
 
 // create makes an empty journal. The records come last: without them there is
 // no journal.
-func create(path string, owner Owner, o Options) (*Dir, error) {
+func create(path string, owner Owner) (*Dir, error) {
 	h := Header{Version: Version, Owner: owner}
 	_, _ = rand.Read(h.Pair[:]) // never fails
 	memory, err := createMemory(filepath.Join(path, memoryName), h.Pair)
 	if err != nil {
 		return nil, err
 	}
-	f, err := createFile(filepath.Join(path, recordsName), h, o.Sync)
+	f, err := createFile(filepath.Join(path, recordsName), h)
 	if err != nil {
 		memory.Close()
 		return nil, err
 	}
-	return &Dir{File: f, Memory: memory, Owner: owner, path: path}, nil
+	return &Dir{File: f, Memory: memory, path: path}, nil
 }
 
 // Close gives the journal up and leaves it for the next to open. Who still

@@ -37,7 +37,7 @@ var here = Owner{Boot: [16]byte{1}, Inode: 2, Cookie: 3}
 func mustOpen(t *testing.T, path string) (*Dir, []Record) {
 	t.Helper()
 	var records []Record
-	d, refused, err := Open(path, here, Options{}, taking(&records))
+	d, refused, err := Open(path, here, taking(&records))
 	if err != nil || refused != nil {
 		t.Fatalf("Open = %v, refused %v", err, refused)
 	}
@@ -210,7 +210,7 @@ func TestRefused(t *testing.T) {
 			d.Close()
 			tc.damage(t, path)
 			var records []Record
-			d, refused, err := Open(path, tc.owner, Options{}, taking(&records))
+			d, refused, err := Open(path, tc.owner, taking(&records))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -234,12 +234,12 @@ func TestUserRefuses(t *testing.T) {
 	d, _ := mustOpen(t, path)
 	mustPut(t, d, testRecords...)
 	d.Close()
-	_, _, err := Open(path, here, Options{}, func(*Dir, []Record) error { return syscall.ENOMEM })
+	_, _, err := Open(path, here, func(*Dir, []Record) error { return syscall.ENOMEM })
 	if !errors.Is(err, syscall.ENOMEM) {
 		t.Errorf("Open = %v, want ENOMEM", err)
 	}
 	var calls []int
-	d, refused, err := Open(path, here, Options{}, func(_ *Dir, records []Record) error {
+	d, refused, err := Open(path, here, func(_ *Dir, records []Record) error {
 		calls = append(calls, len(records))
 		if len(records) > 0 {
 			return errors.New("an SA of the future")
@@ -261,7 +261,7 @@ func TestOpenRefusesADirectoryForOthers(t *testing.T) {
 	if err := os.Chmod(path, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Open(path, here, Options{}, taking(new([]Record))); !errors.Is(err, syscall.EPERM) {
+	if _, _, err := Open(path, here, taking(new([]Record))); !errors.Is(err, syscall.EPERM) {
 		t.Errorf("Open = %v, want EPERM", err)
 	}
 }
@@ -377,7 +377,7 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 // the counter in memory was, and tells of each that is done.
 func writeForever(path string) {
 	var records []Record
-	d, refused, err := Open(path, here, Options{}, taking(&records))
+	d, refused, err := Open(path, here, taking(&records))
 	if err != nil || refused != nil {
 		fmt.Println("error", err, refused)
 		os.Exit(1)
@@ -485,7 +485,7 @@ func BenchmarkPut(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer os.RemoveAll(path)
-	d, _, err := Open(filepath.Join(path, "state"), here, Options{}, taking(new([]Record)))
+	d, _, err := Open(filepath.Join(path, "state"), here, taking(new([]Record)))
 	if err != nil {
 		b.Fatal(err)
 	}

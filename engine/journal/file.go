@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 )
@@ -15,7 +14,6 @@ import (
 type File struct {
 	path  string
 	owner Header
-	sync  bool // to the disk
 
 	mu        sync.Mutex
 	file      *os.File
@@ -36,8 +34,8 @@ type place struct {
 const minCompact = 1 << 18
 
 // createFile makes a journal without records in place of any that there is.
-func createFile(path string, h Header, sync bool) (*File, error) {
-	f := &File{path: path, owner: h, sync: sync, index: map[key]place{}, compactAt: minCompact}
+func createFile(path string, h Header) (*File, error) {
+	f := &File{path: path, owner: h, index: map[key]place{}, compactAt: minCompact}
 	file, err := f.write(nil)
 	if err != nil {
 		return nil, err
@@ -47,9 +45,9 @@ func createFile(path string, h Header, sync bool) (*File, error) {
 }
 
 // reopen goes on with a journal that was read from file.
-func reopen(path string, file *os.File, j Journal, sync bool) (*File, error) {
+func reopen(path string, file *os.File, j Journal) (*File, error) {
 	f := &File{
-		path: path, owner: j.Header, sync: sync, file: file, committed: j.Committed,
+		path: path, owner: j.Header, file: file, committed: j.Committed,
 		index: make(map[key]place, len(j.Entries)), compactAt: minCompact,
 	}
 	for _, e := range j.Stale {
@@ -109,14 +107,8 @@ func (f *File) append(b []byte) error {
 	if _, err := f.file.WriteAt(b, f.committed); err != nil {
 		return err
 	}
-	if err := f.flush(); err != nil {
-		return err
-	}
 	next := f.committed + int64(len(b))
 	if _, err := f.file.WriteAt(appendCommit(make([]byte, 0, commitLen), uint64(next)), headerCommit); err != nil {
-		return err
-	}
-	if err := f.flush(); err != nil {
 		return err
 	}
 	f.committed = next
@@ -145,7 +137,7 @@ func (f *File) Delete(kind Kind, id uint64) error {
 	}
 	delete(f.index, k)
 	f.live -= int64(p.size)
-	return f.flush()
+	return nil
 }
 
 // kill overwrites a record. Its mark comes first: a death in the middle leaves
@@ -252,37 +244,7 @@ func (f *File) write(records func(io.WriterAt) (int64, error)) (file *os.File, e
 			return nil, err
 		}
 	}
-	if f.sync {
-		if err := file.Sync(); err != nil {
-			return nil, err
-		}
-	}
-	if err := os.Rename(name, f.path); err != nil {
-		return nil, err
-	}
-	if f.sync {
-		if err := syncDir(filepath.Dir(f.path)); err != nil {
-			return nil, err
-		}
-	}
-	return file, nil
-}
-
-// flush makes what was written safe from a loss of power, if that is asked for.
-func (f *File) flush() error {
-	if !f.sync {
-		return nil
-	}
-	return os.NewSyscallError("fdatasync", syscall.Fdatasync(int(f.file.Fd())))
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
+	return file, os.Rename(name, f.path)
 }
 
 // Close closes the file, which stays.

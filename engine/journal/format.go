@@ -18,6 +18,9 @@
 // Counters that change with every packet can't be written one by one. They lie
 // in memory that is a file's (see [Memory]), which the kernel keeps when the
 // process is gone. Which parts of it are in use, records say.
+//
+// Nothing is written through to a disk: what the machine's end leaves is another
+// boot's, and refused.
 package journal
 
 import (
