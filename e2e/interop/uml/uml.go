@@ -40,9 +40,14 @@ const (
 	callTimeout = 30 * time.Second // more than anything asked for takes
 )
 
-// Kernel is a Linux kernel that runs.
+// Kernel is a Linux kernel that runs. It does what its methods ask for one after
+// the other.
+//
+// Run no scripts while others send to the kernel: one in a few that started
+// programs while packets came in was seen to stand still.
 type Kernel struct {
 	host    *lab.Host
+	busy    sync.Mutex
 	client  *rpc.Client
 	console *console
 	ended   chan struct{}
@@ -199,6 +204,8 @@ func (k *Kernel) Echo(ctx context.Context, addr netip.AddrPort) error {
 }
 
 func (k *Kernel) call(ctx context.Context, method string, args, reply any) error {
+	k.busy.Lock()
+	defer k.busy.Unlock()
 	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("no answer in %v", callTimeout))
 	defer cancel()
 	call := k.client.Go("Init."+method, args, reply, make(chan *rpc.Call, 1))
