@@ -59,3 +59,26 @@ func BenchmarkOpen(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkWindow checks and marks numbers as they come: in order, and each pair
+// the wrong way round, with packets of four lost in a hundred.
+func BenchmarkWindow(b *testing.B) {
+	for _, size := range []uint32{32, 256, 8192} {
+		for name, arrival := range map[string]func(n uint64) uint64{
+			"in order":  func(n uint64) uint64 { return n },
+			"reordered": func(n uint64) uint64 { return n + n/25 ^ 1 },
+		} {
+			b.Run(fmt.Sprintf("%d/%s", size, name), func(b *testing.B) {
+				var w window
+				newState(&w, size)
+				b.ReportAllocs()
+				for n := uint64(2); b.Loop(); n++ {
+					seq := arrival(n)
+					if w.check(seq) {
+						w.mark(seq, false)
+					}
+				}
+			})
+		}
+	}
+}
