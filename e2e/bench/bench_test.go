@@ -86,6 +86,35 @@ func TestSmoke(t *testing.T) {
 	}
 }
 
+// The document says what its data say.
+func TestDocument(t *testing.T) {
+	t.Parallel()
+	const docs = "../../docs/"
+	f, err := os.Open(docs + "performance.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	run, err := result.Read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := answersOf(run, experiments)
+	chart, err := run.Chart(answers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{"performance.md": run.Markdown(answers), "performance.svg": chart} {
+		text, err := os.ReadFile(docs + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), want) {
+			t.Errorf("docs/%s is not what its data say; go run ./e2e/bench -from docs/performance.json -docs docs writes:\n%s", file, want)
+		}
+	}
+}
+
 // Names choose rows, so there is one row for each.
 func TestNamesAreUnique(t *testing.T) {
 	t.Parallel()

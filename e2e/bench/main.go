@@ -3,6 +3,7 @@
 // iperf3, and leaves nothing behind but the result.
 //
 //	bench [-rounds N] [-seconds N] [-rows REGEXP] [-quick] [-docs DIR] [-data FILE] [-cpuprofile DIR]
+//	bench -from FILE [-rows REGEXP] [-docs DIR]
 package main
 
 import (
@@ -34,6 +35,7 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 5, "how often everything is measured")
 	flag.IntVar(&b.seconds, "seconds", 3, "how long one measurement lasts")
 	flag.StringVar(&b.docs, "docs", "", "write the table into performance.md, the chart and the data beside it, in a `directory`")
+	flag.StringVar(&b.from, "from", "", "measure nothing, and show what -data or -docs left in a `file`")
 	flag.StringVar(&b.data, "data", "", "write what was measured to a `file`, as JSON")
 	flag.StringVar(&b.profiles, "cpuprofile", "", "profile the last round with perf(1), into a `directory`")
 	flag.Parse()
@@ -70,6 +72,7 @@ func main() {
 type bench struct {
 	rounds, seconds      int
 	docs, data, profiles string // where results go; empty: nowhere
+	from                 string // the data of an earlier run; empty: there is none
 	progress             io.Writer
 }
 
@@ -78,17 +81,11 @@ func (b *bench) run(ctx context.Context, out io.Writer, all []experiment) error 
 	if len(all) == 0 {
 		return errors.New("no row has such a name; -list lists them")
 	}
-	if err := lab.Available(); err != nil {
-		return err
-	}
-	run, err := b.measure(ctx, all)
+	run, err := b.results(ctx, all)
 	if err != nil {
 		return err
 	}
-	var answers []result.Answer
-	for _, e := range all {
-		answers = append(answers, run.Answer(e.row()))
-	}
+	answers := answersOf(run, all)
 	fmt.Fprint(out, run.Text(answers))
 	if err := b.write(run, answers); err != nil {
 		return err
@@ -97,6 +94,33 @@ func (b *bench) run(ctx context.Context, out io.Writer, all []experiment) error 
 		return errors.New("not everything could be measured")
 	}
 	return nil
+}
+
+// answersOf answers the rows of experiments. Those that an earlier run did not
+// measure are left out.
+func answersOf(run *result.Run, all []experiment) (answers []result.Answer) {
+	for _, e := range all {
+		if a := run.Answer(e.row()); a.Missing != result.NotMeasured {
+			answers = append(answers, a)
+		}
+	}
+	return answers
+}
+
+// results are an earlier run's, or new ones.
+func (b *bench) results(ctx context.Context, all []experiment) (*result.Run, error) {
+	if b.from == "" {
+		if err := lab.Available(); err != nil {
+			return nil, err
+		}
+		return b.measure(ctx, all)
+	}
+	f, err := os.Open(b.from)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return result.Read(f)
 }
 
 // measure makes the hosts and measures all cells, round by round.
@@ -155,11 +179,20 @@ func (b *bench) measure(ctx context.Context, all []experiment) (run *result.Run,
 	return run, nil
 }
 
+// attempts is how often a measurement is tried.
+const attempts = 3
+
 // cell measures one cell, in the last round under a profiler if there is to be
 // a profile.
 func (b *bench) cell(ctx context.Context, round int, c cell, p *pair) (v values, err error) {
 	measure := func() error {
-		v, err = c.traffic.run(ctx, p, b.seconds)
+		// On a machine that is too busy, iperf3 may lose what controls it.
+		for range attempts {
+			if v, err = c.traffic.run(ctx, p, b.seconds); err == nil || ctx.Err() != nil {
+				break
+			}
+			fmt.Fprintf(b.progress, "%s, %s: once more, because of: %v\n", c.system.name, c.traffic.name, err)
+		}
 		return err
 	}
 	if b.profiles != "" && round == b.rounds-1 {

@@ -9,8 +9,8 @@ import (
 
 // chart's geometry in pixels.
 const (
-	chartWidth  = 760
-	labelWidth  = 330 // what is left of the bars
+	chartWidth  = 800
+	labelWidth  = 360 // what is left of the bars
 	valueWidth  = 60  // right of the longest bar
 	barHeight   = 14
 	rowHeight   = 26

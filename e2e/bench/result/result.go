@@ -119,6 +119,9 @@ type Answer struct {
 	Missing   string // why there is no answer; empty: there is one
 }
 
+// NotMeasured is why there is no answer when nobody tried.
+const NotMeasured = "not measured"
+
 // Answer answers a row from the rounds in which both cells were measured.
 func (r *Run) Answer(row Row) Answer {
 	a := Answer{Row: row}
@@ -139,7 +142,7 @@ func (r *Run) Answer(row Row) Answer {
 		values = append(values, v)
 	}
 	if len(values) == 0 {
-		a.Missing = "not measured"
+		a.Missing = NotMeasured
 		for _, c := range []Cell{row.Of, row.Beside} {
 			if why := r.Unavailable[c.System]; why != "" {
 				a.Missing = why
