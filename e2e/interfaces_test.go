@@ -165,7 +165,7 @@ func TestManyInterfaces(t *testing.T) {
 	var times []time.Duration
 	for n := range parts {
 		begin := time.Now()
-		quiet(t, h, fmt.Sprintf("for i in $(seq %d %d); do ifconfig ipsec$i create reqid $((i + 1)) tunnel 10.0.0.1 10.1.$((i / 250)).$((i %% 250 + 1)) up; done",
+		quiet(t, h, fmt.Sprintf("for i in $(seq %d %d); do ifconfig ipsec$i create reqid $((i + 1)) tunnel 10.0.0.1 10.1.$((i / 250)).$((i %% 250 + 1)) 10.2.$((i / 250)).$((i %% 250 + 1)) 10.3.$((i / 250)).$((i %% 250 + 1)); done",
 			part*n, part*(n+1)-1))
 		times = append(times, time.Since(begin))
 	}

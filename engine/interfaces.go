@@ -117,7 +117,7 @@ func (e *Engine) numbered(a netip.Addr) (netip.Addr, error) {
 	if _, err := strconv.ParseUint(a.Zone(), 10, 32); err == nil || a.Zone() == "" {
 		return a, nil
 	}
-	link, err := e.host.Link(a.Zone())
+	link, err := e.host.BareLink(a.Zone())
 	if err != nil {
 		return a, fmt.Errorf("%v: %w", a, err)
 	}
@@ -193,7 +193,7 @@ func (e *Engine) setPolicies(ifp ifnet.Interface) error {
 // policies are what the interface needs in the SPD.
 func (e *Engine) policies(ifp ifnet.Interface) []spd.Policy {
 	var index uint32
-	if link, err := e.host.Link(ifp.Name); err == nil {
+	if link, err := e.host.BareLink(ifp.Name); err == nil {
 		index = uint32(link.Index)
 	}
 	var policies []spd.Policy
@@ -224,7 +224,7 @@ func (e *Engine) policies(ifp ifnet.Interface) []spd.Policy {
 
 // configure tells the data plane about the interface.
 func (e *Engine) configure(ifp ifnet.Interface) error {
-	link, err := e.host.Link(ifp.Name)
+	link, err := e.host.BareLink(ifp.Name)
 	if err != nil {
 		return err
 	}
@@ -386,24 +386,33 @@ func (e *Engine) attribute(change func() (ifnet.Interface, error)) error {
 func (e *Engine) Interfaces(r control.InterfacesRequest) (control.InterfacesResult, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	all := e.ifs.All()
 	if r.Name != "" {
 		ifp, err := e.ifs.Get(r.Name)
 		if err != nil {
 			return control.InterfacesResult{}, err
 		}
-		all = []ifnet.Interface{ifp}
+		link, err := e.host.Link(r.Name)
+		if errors.Is(err, syscall.ENXIO) {
+			return control.InterfacesResult{}, nil // deleted from outside a moment ago
+		}
+		return control.InterfacesResult{Interfaces: []control.Interface{e.status(ifp, link)}}, err
 	}
+	// All links at once: to ask for one after the other would take as long as
+	// their number squared.
+	list, err := e.host.Links()
+	if err != nil {
+		return control.InterfacesResult{}, err
+	}
+	links := make(map[string]host.Link, len(list))
+	for _, link := range list {
+		links[link.Name] = link
+	}
+	all := e.ifs.All()
 	result := control.InterfacesResult{Interfaces: make([]control.Interface, 0, len(all))}
 	for _, ifp := range all {
-		link, err := e.host.Link(ifp.Name)
-		if errors.Is(err, syscall.ENXIO) {
-			continue // deleted from outside a moment ago
+		if link, exists := links[ifp.Name]; exists {
+			result.Interfaces = append(result.Interfaces, e.status(ifp, link))
 		}
-		if err != nil {
-			return control.InterfacesResult{}, err
-		}
-		result.Interfaces = append(result.Interfaces, e.status(ifp, link))
 	}
 	return result, nil
 }

@@ -43,7 +43,7 @@ func (e *Engine) databases(dir *journal.Dir, records []journal.Record) error {
 	}}
 	spdConfig := spd.Config{Now: e.clock.Now, NewReqID: reqIDs.Next}
 	ifsConfig := ifnet.Config{NewReqID: reqIDs.Next, NameTaken: func(name string) bool {
-		_, err := e.host.Link(name)
+		_, err := e.host.BareLink(name)
 		return err == nil
 	}}
 	if dir != nil {

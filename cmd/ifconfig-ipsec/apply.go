@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -43,7 +44,7 @@ func (c *command) apply(d daemon, name string, commands []ifconfig.Command) erro
 		err := request()
 		switch {
 		case err == nil:
-		case goesOn(commands[n]):
+		case goesOn(commands[n]) && isRefusal(err):
 			c.report(err)
 		default:
 			return err
@@ -59,6 +60,15 @@ func goesOn(cmd ifconfig.Command) bool {
 		return true
 	}
 	return false
+}
+
+// isRefusal says whether an error is one that FreeBSD's kernel may have for the
+// commands after which ifconfig goes on. Others, such as that of a full disk or
+// of a daemon that died, must not be lost.
+func isRefusal(err error) bool {
+	return slices.ContainsFunc([]syscall.Errno{
+		syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, syscall.EEXIST, syscall.EINVAL, syscall.ENXIO, syscall.EPERM,
+	}, func(errno syscall.Errno) bool { return errors.Is(err, errno) })
 }
 
 // request returns what sends a command. Its error has FreeBSD's words.
@@ -248,8 +258,17 @@ func failed(what string, err error) error {
 	if !errors.As(err, &errno) {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	return fmt.Errorf("%s: %s%s", what, strerror.Text(errno), detail(err, errno))
+	return &failure{fmt.Sprintf("%s: %s%s", what, strerror.Text(errno), detail(err, errno)), errno}
 }
+
+// failure is an errno in FreeBSD's words.
+type failure struct {
+	text  string
+	errno syscall.Errno
+}
+
+func (f *failure) Error() string { return f.text }
+func (f *failure) Unwrap() error { return f.errno }
 
 // failedShort is failed with two errors in words of their own.
 func failedShort(what string, err error) error {

@@ -43,6 +43,16 @@ func (h *Host) Link(name string) (Link, error) {
 	return linkOf(l, addrs), nil
 }
 
+// BareLink is [Host.Link] without the addresses, which the kernel gives only with
+// those of all links.
+func (h *Host) BareLink(name string) (Link, error) {
+	l, err := h.link(name)
+	if err != nil {
+		return Link{}, err
+	}
+	return linkOf(l, nil), nil
+}
+
 // LinkName returns the name that a link has now. ENXIO: there is none with
 // that index.
 func (h *Host) LinkName(index int) (string, error) {
@@ -66,9 +76,13 @@ func (h *Host) Links() ([]Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the host's addresses: %w", err)
 	}
+	byLink := make(map[int][]netlink.Addr, len(links))
+	for _, a := range addrs {
+		byLink[a.LinkIndex] = append(byLink[a.LinkIndex], a)
+	}
 	all := make([]Link, 0, len(links))
 	for _, l := range links {
-		all = append(all, linkOf(l, addrs))
+		all = append(all, linkOf(l, byLink[l.Attrs().Index]))
 	}
 	return all, nil
 }

@@ -258,3 +258,25 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// What FreeBSD's ifconfig has for other interfaces is taken for no name of a host,
+// and refused in one line.
+func TestForeignCommands(t *testing.T) {
+	t.Parallel()
+	n := 0
+	for _, names := range foreign {
+		for _, name := range strings.Fields(names) {
+			for _, word := range []string{name, "-" + name} {
+				n++
+				_, err := Parse([]string{"ipsec0", word, "7"}, Format{})
+				var wrong *Error
+				if want := word + ": not supported on an ipsec interface"; !errors.As(err, &wrong) || wrong.Message != want || wrong.At != 1 {
+					t.Errorf("%s: %v, want %s", word, err, want)
+				}
+			}
+		}
+	}
+	if n < 400 {
+		t.Errorf("only %d words are known", n)
+	}
+}
