@@ -22,6 +22,7 @@ import (
 
 	"ifipsec/engine/algorithm"
 	"ifipsec/engine/esp"
+	"ifipsec/engine/sysctl"
 	"ifipsec/parser/ifconfig"
 	"ifipsec/parser/setkey"
 	"ifipsec/parser/setkey/compile"
@@ -348,6 +349,21 @@ func TestWordsOfLanguagesAreDocumented(t *testing.T) {
 				t.Errorf("%s does not document %q, which is one of %s's %s", test.page, word, test.file, test.variable)
 			}
 		}
+	}
+}
+
+// The variables are listed with their defaults, in their order.
+func TestVariablesAreDocumented(t *testing.T) {
+	t.Parallel()
+	var want, got []string
+	for v := range sysctl.All() {
+		want = append(want, fmt.Sprintf("%v: %d", v, v.Default()))
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\.It Va (\S+) : No (-?\d+)$`).FindAllStringSubmatch(read(t, "if_ipsec.4"), -1) {
+		got = append(got, m[1]+": "+m[2])
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("if_ipsec.4 has the variables %q, want %q", got, want)
 	}
 }
 

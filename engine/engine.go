@@ -82,7 +82,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e.key = key.New(key.Config{SAD: e.sad, SPD: e.spd, Log: cfg.Log, Now: e.clock.Now, Wall: e.clock.Wall})
-	e.plane = dataplane.New(dataplane.Config{SAD: e.sad, Log: cfg.Log, NoSA: e.acquire, Memory: e.counterMemory, Take: cfg.Taken.Take, Moved: e.keepMoved})
+	e.plane = dataplane.New(dataplane.Config{SAD: e.sad, Log: cfg.Log, Sysctl: e.sysctl, NoSA: e.acquire, Memory: e.counterMemory, Take: cfg.Taken.Take, Moved: e.keepMoved})
 	e.applySysctls()
 	for sa := range e.sad.All(pfkey.SATypeESP) {
 		if sa.NATT != nil {

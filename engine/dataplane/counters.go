@@ -29,6 +29,8 @@ const (
 	NonESP                      // in UDP, with the non-ESP marker: a key daemon's (RFC 3948, section 2.2)
 	Keepalives                  // in UDP, NAT-keepalives (RFC 3948, section 2.3)
 	Congestion                  // marked as congested on its way, which the inner packet can't express (RFC 6040, section 4.2)
+	Reports                     // ICMP errors about packets that were too big, believed
+	BadReports                  // the same, not believed: about packets that were never sent, or senseless
 
 	counterCount
 )
@@ -38,6 +40,7 @@ func (c Counter) Name() string {
 	return [counterCount]string{
 		"hdrops", "nopf", "notdb", "badilen", "wrap", "badenc", "badauth", "replay", "input", "output",
 		"ibytes", "obytes", "toobig", "pdrops", "tunnel", "dummies", "nonesp", "keepalives", "congestion",
+		"toobig_reports", "toobig_forged",
 	}[c]
 }
 
@@ -63,6 +66,8 @@ func (c Counter) String() string {
 		"packets dropped; non-ESP marker",
 		"NAT-keepalives in",
 		"packets dropped; congestion that the inner packet can't express",
+		"ICMP errors about packets too big for the path",
+		"ICMP errors ignored; about packets that were not sent",
 	}[c]
 }
 
@@ -81,11 +86,12 @@ const (
 	OutNotRunning                      // dropped: the interface was down or not running
 	OutNoSA                            // dropped: no SA
 	OutFamily                          // dropped: neither IPv4 nor IPv6
-	OutLoop                            // dropped: an outer packet of this host's tunnels was routed into the tunnel
+	OutLoop                            // dropped: an outer packet of this host's tunnels, routed in circles or through too many
 	OutTooBig                          // dropped: larger than MaxPacket, or too large when sealed
 	OutSequence                        // dropped: the SA's sequence numbers are used up
 	OutSend                            // dropped: the kernel did not send it
 	OutRead                            // errors of reading from the TUN device
+	OutPathMTU                         // dropped: larger than the path takes in one piece; the sender was told
 
 	tunnelCounterCount
 )
@@ -94,7 +100,7 @@ const (
 func (c TunnelCounter) Name() string {
 	return [tunnelCounterCount]string{
 		"ipackets", "ibytes", "ierrors", "opackets", "obytes", "not_running", "no_sa", "family", "loop",
-		"too_big", "sequence", "not_sent", "read_errors",
+		"too_big", "sequence", "not_sent", "read_errors", "path_mtu",
 	}[c]
 }
 
@@ -109,11 +115,12 @@ func (c TunnelCounter) String() string {
 		"output dropped; not running",
 		"output dropped; no SA",
 		"output dropped; neither IPv4 nor IPv6",
-		"output dropped; outer packet routed into a tunnel",
+		"output dropped; outer packet routed in circles, or through too many tunnels",
 		"output dropped; too big",
 		"output dropped; sequence numbers used up",
 		"output dropped; not sent",
 		"errors of reading from the interface",
+		"output dropped; too big for the path, and the sender was told",
 	}[c]
 }
 

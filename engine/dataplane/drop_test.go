@@ -217,53 +217,6 @@ func TestOutboundDrops(t *testing.T) {
 	}
 }
 
-// No tunnel carries what a tunnel of the host has sealed.
-func TestOutboundLoops(t *testing.T) {
-	t.Parallel()
-	h := newHost(t, newFakeNet(), addrA)
-	h.configure(t, addrA, addrB, 100)
-	other := h.plane.Attach("ipsec1", newFakeTUN())
-	ends6 := Settings{Src: linkLocal[0], Dst: linkLocal[1], ReqID: 101, Running: true, Up: true}
-	if err := other.Configure(ends6); err != nil {
-		t.Fatal(err)
-	}
-	whole := ip6(100)
-	whole[6] = protoESP
-	copy(whole[8:], ends6.Src.AsSlice())
-	copy(whole[24:], ends6.Dst.AsSlice())
-	change := func(p []byte, octets ...int) []byte {
-		p = slices.Clone(p)
-		for i := 0; i < len(octets); i += 2 {
-			p[octets[i]] = uint8(octets[i+1])
-		}
-		return p
-	}
-	fragment := change(whole, 6, protoFragment, headerLen6, protoESP)
-	for name, c := range map[string]struct {
-		packet []byte
-		want   bool
-	}{
-		"IPv6":              {whole, true},
-		"fragment":          {fragment, true},
-		"fragment of other": {change(fragment, headerLen6, 17), false},
-		"UDP":               {change(whole, 6, 17), false},
-		"other peer":        {change(whole, 39, 9), false},
-		"other source":      {change(whole, 23, 9), false},
-	} {
-		if got := h.plane.serving.Load().isOuter(c.packet); got != c.want {
-			t.Errorf("%s: %v, want %v", name, got, c.want)
-		}
-	}
-
-	ends6.Up = false
-	if err := other.Configure(ends6); err != nil {
-		t.Fatal(err)
-	}
-	if h.plane.serving.Load().isOuter(whole) {
-		t.Error("a tunnel that is down sends nothing")
-	}
-}
-
 func TestOutboundSequenceOverflow(t *testing.T) {
 	t.Parallel()
 	a, _ := pair(t, newFakeNet())

@@ -19,6 +19,7 @@ type encapsulation struct {
 	ports     map[sad.Index]map[uint16]int // the SAs of an index, which may have a tunnel, by our port
 	needs     map[kind]int                 // of the tunnels that serve
 	keepalive *time.Timer                  // nil while no port is needed
+	open      atomic.Bool                  // a port is needed; needs no lock
 	givenUp   atomic.Uint64                // how many ports were closed; needs no lock
 }
 
@@ -83,6 +84,7 @@ func (p *Plane) needPorts(i sad.Index, n int) {
 // needPort opens a port that is needed and closes one that is not any more.
 func (p *Plane) needPort(k kind, n int) {
 	p.encap.needs[k] += n
+	defer func() { p.encap.open.Store(len(p.encap.needs) > 0) }()
 	if p.encap.needs[k] > 0 {
 		// Sending tries again.
 		if _, err := p.outer(k); err != nil && !p.closed {

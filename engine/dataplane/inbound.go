@@ -37,6 +37,7 @@ type inbound struct {
 	packets uint64 // to be accounted to sa
 	bytes   uint64
 
+	ecn     int64 // how ECN is handled: a value of sysctl.ECN
 	groups  []group
 	refused uint64 // packets that no tunnel wanted
 }
@@ -72,6 +73,7 @@ func (in *inbound) run() {
 func (in *inbound) process(arrivals []arrival) {
 	var counts Counters
 	counts[Input] = uint64(len(arrivals))
+	in.ecn = in.plane.ecn(in.kind)
 	// An SA can be deleted and a tunnel changed between two batches.
 	in.spi = 0
 	for i := range arrivals {
@@ -135,7 +137,7 @@ func (in *inbound) packet(a *arrival, counts *Counters) {
 		counts[TunnelSanity]++
 		return
 	}
-	if !decapsulateECN(inner, a.class) {
+	if !decapsulateECN(inner, a.class, in.ecn) {
 		counts[Congestion]++
 		return
 	}

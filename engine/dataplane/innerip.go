@@ -3,11 +3,14 @@ package dataplane
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"ifipsec/engine/sysctl"
 )
 
 // Protocol numbers, of the inner packet in ESP and of ESP in IP.
 const (
 	protoIPv4       = 4
+	protoUDP        = 17
 	protoIPv6       = 41
 	protoFragment   = 44
 	protoESP        = 50
@@ -87,16 +90,22 @@ const (
 	ecnCE   = 3
 )
 
-// outerClass is the traffic class of the outer header. FreeBSD's default is to
-// copy the DS field and to say that the tunnel does not carry ECN
-// (net.inet.ipsec.ecn=0).
-func outerClass(inner uint8) uint8 { return inner &^ ecnMask }
+// outerClass is the traffic class of the outer header. The DS field is copied;
+// mode is net.inet.ipsec.ecn or net.inet6.ipsec6.ecn. FreeBSD's default is to say
+// that the tunnel does not carry ECN (RFC 6040's compatibility mode).
+func outerClass(inner uint8, mode int64) uint8 {
+	if mode == sysctl.ECNForbidden {
+		return inner &^ ecnMask
+	}
+	return inner
+}
 
 // decapsulateECN brings the outer header's ECN field into the inner packet
-// (RFC 6040, section 4.2). It reports false for a packet that is to be dropped:
-// it met congestion, and the inner packet has no way to say so.
-func decapsulateECN(packet []byte, outer uint8) (keep bool) {
-	if outer&ecnMask == 0 || outer&ecnMask == ecnECT0 {
+// (RFC 6040, section 4.2), unless mode says not to look at it. It reports false
+// for a packet that is to be dropped: it met congestion, and the inner packet has
+// no way to say so.
+func decapsulateECN(packet []byte, outer uint8, mode int64) (keep bool) {
+	if outer&ecnMask == 0 || outer&ecnMask == ecnECT0 || mode == sysctl.ECNIgnore {
 		return true
 	}
 	inner := trafficClass(packet)
@@ -114,21 +123,30 @@ func decapsulateECN(packet []byte, outer uint8) (keep bool) {
 // ends are the outer endpoints of a tunnel, without zones.
 type ends struct{ src, dst netip.Addr }
 
-// espEnds returns from where to where an IP packet carries ESP, or a fragment
-// of it; ok is false if it carries something else.
-func espEnds(packet []byte) (e ends, ok bool) {
+// outermost returns an IP packet's protocol, from where to where it goes, and
+// what is after its header: nil in a later fragment.
+func outermost(packet []byte) (proto uint8, e ends, transport []byte) {
 	if packet[0]>>4 == 4 {
-		if packet[9] != protoESP {
-			return ends{}, false
+		proto = packet[9]
+		if proto != protoESP && proto != protoUDP {
+			return proto, e, nil
 		}
-		return ends{netip.AddrFrom4([4]byte(packet[12:])), netip.AddrFrom4([4]byte(packet[16:]))}, true
+		if binary.BigEndian.Uint16(packet[6:])&0x1fff == 0 {
+			transport = packet[min(int(packet[0]&0x0f)*4, len(packet)):]
+		}
+		return proto, ends{netip.AddrFrom4([4]byte(packet[12:])), netip.AddrFrom4([4]byte(packet[16:]))}, transport
 	}
-	next := packet[6]
-	if next == protoFragment && len(packet) > headerLen6 {
-		next = packet[headerLen6]
+	proto, transport = packet[6], packet[headerLen6:]
+	if proto == protoFragment && len(transport) >= 8 {
+		proto = transport[0]
+		if binary.BigEndian.Uint16(transport[2:])&^7 == 0 {
+			transport = transport[8:]
+		} else {
+			transport = nil
+		}
 	}
-	if next != protoESP {
-		return ends{}, false
+	if proto != protoESP && proto != protoUDP {
+		return proto, e, nil
 	}
-	return ends{netip.AddrFrom16([16]byte(packet[8:])), netip.AddrFrom16([16]byte(packet[24:]))}, true
+	return proto, ends{netip.AddrFrom16([16]byte(packet[8:])), netip.AddrFrom16([16]byte(packet[24:]))}, transport
 }

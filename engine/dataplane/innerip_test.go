@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"encoding/binary"
+	"ifipsec/engine/sysctl"
 	"testing"
 )
 
@@ -30,7 +31,7 @@ func TestDecapsulateECN(t *testing.T) {
 		for outer, want := range row {
 			for _, p := range [][]byte{ip4(100), ip6(100)} {
 				setTrafficClass(p, ds|inner)
-				keep := decapsulateECN(p, uint8(outer))
+				keep := decapsulateECN(p, uint8(outer), sysctl.ECNAllowed)
 				if keep != (want != drop) {
 					t.Errorf("inner %d, outer %d: kept %v", inner, outer, keep)
 				}
@@ -77,9 +78,9 @@ func FuzzInnerPacket(f *testing.F) {
 		if family(packet) != next || len(packet) > len(payload) {
 			t.Fatalf("%d octets of family %d from %d of family %d", len(packet), family(packet), len(payload), next)
 		}
-		espEnds(packet)
+		outermost(packet)
 		class := trafficClass(packet)
-		if decapsulateECN(packet, outer); trafficClass(packet)&^ecnMask != class&^ecnMask {
+		if decapsulateECN(packet, outer, sysctl.ECNForbidden); trafficClass(packet)&^ecnMask != class&^ecnMask {
 			t.Fatal("the DS field is changed")
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"os"
 	"time"
 
+	"ifipsec/engine/icmp"
 	"ifipsec/engine/sad"
 
 	"golang.zx2c4.com/wireguard/tun"
@@ -31,9 +32,15 @@ type outbound struct {
 	valid []int       // indices of the packets that may be sent
 	batch []departure // the packets that were sealed
 
-	way    path // what sender was made for
-	sender sender
-	asOf   uint64 // how many ports had been given up when sender was made
+	way     path // what sender was made for
+	sender  sender
+	asOf    uint64        // how many ports had been given up when sender was made
+	dfbit   int64         // net.inet.ipsec.dfbit, of this batch
+	limit   int           // what fits on the path in one piece, in bytes
+	whole   *wholeSender  // for packets with DF in IPv4, nil until there is one
+	pieces  *piecesSender // for a narrow path of IPv6, nil until there is one
+	answers []byte        // room for one
+
 	failed string // the last error of sending, so that each is logged once
 }
 
@@ -45,6 +52,8 @@ func newOutbound(t *Tunnel) *outbound {
 		sizes:  make([]int, n),
 		valid:  make([]int, 0, n),
 		batch:  make([]departure, 0, n),
+
+		answers: make([]byte, headroomWrite, headroomWrite+icmp.MaxAnswer),
 	}
 	// The device splits segments without looking at how long its buffers are.
 	// Segments beyond MaxPacket, which only a link with a forbidden MTU has,
@@ -106,6 +115,7 @@ func (o *outbound) process(n int) {
 		o.complain(err)
 		return
 	}
+	o.fit(sa, &counts)
 	o.seal(sa, &counts)
 	o.send(sa, &counts)
 }
@@ -128,23 +138,24 @@ func (o *outbound) choose(sa *sad.SA, mark uint32) error {
 // check picks the packets that may be sent.
 func (o *outbound) check(n int, counts *TunnelCounters) {
 	o.valid = o.valid[:0]
-	serving := o.tunnel.plane.serving.Load()
+	plane := o.tunnel.plane
+	serving := plane.serving.Load()
+	var nested admitter
 	for i, size := range o.sizes[:n] {
 		if size > MaxPacket {
 			counts[OutTooBig]++
 			continue
 		}
 		packet := o.bufs[i][headroomOut:][:size]
-		switch {
-		case family(packet) == 0:
+		if family(packet) == 0 {
 			counts[OutFamily]++
-		case serving.isOuter(packet):
-			// As on FreeBSD, a tunnel does not carry what another tunnel of
-			// the host has sealed: two that carry one another would never end.
-			counts[OutLoop]++
-		default:
-			o.valid = append(o.valid, i)
+			continue
 		}
+		if of, outer := plane.outerOf(serving, packet); outer && !nested.admits(o.tunnel, of) {
+			counts[OutLoop]++
+			continue
+		}
+		o.valid = append(o.valid, i)
 	}
 }
 
@@ -161,11 +172,13 @@ func (o *outbound) seal(sa *sad.SA, counts *TunnelCounters) {
 		o.complain(err)
 		return
 	}
+	ecn := o.tunnel.plane.ecn(o.way.kind)
 	for i, b := range o.valid {
 		buf := o.bufs[b][: headroomOut+o.sizes[b] : strideOut]
 		inner := buf[headroomOut:]
 		// Its header is going to be encrypted.
-		class, proto := outerClass(trafficClass(inner)), family(inner)
+		class, proto := outerClass(trafficClass(inner), ecn), family(inner)
+		df := len(inner) <= o.limit && wantsDF(inner, o.dfbit)
 		start, end, err := sa.ESP.Seal(seq+uint64(i), buf, headroomOut, len(inner), proto)
 		if err != nil {
 			counts[OutTooBig]++
@@ -173,7 +186,7 @@ func (o *outbound) seal(sa *sad.SA, counts *TunnelCounters) {
 			o.complain(err)
 			continue
 		}
-		o.batch = append(o.batch, departure{packet: buf[start:end], class: class, inner: len(inner)})
+		o.batch = append(o.batch, departure{packet: buf[start:end], class: class, df: df, inner: len(inner)})
 	}
 }
 
@@ -182,7 +195,7 @@ func (o *outbound) send(sa *sad.SA, counts *TunnelCounters) {
 	if len(o.batch) == 0 {
 		return
 	}
-	if err := o.sender.send(o.batch); err != nil {
+	if err := o.transmit(); err != nil {
 		o.complain(err)
 	}
 	// FreeBSD's lifetimes count what was encrypted, with the outer header,

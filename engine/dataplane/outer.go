@@ -81,6 +81,7 @@ type sender interface {
 type departure struct {
 	packet []byte // from the ESP header to the end of the ICV
 	class  uint8  // traffic class of the outer header
+	df     bool   // with IPv4 outside: not to be fragmented
 	inner  int    // octets of the payload
 	sent   bool
 }

@@ -7,13 +7,14 @@ import (
 )
 
 // raw4 is ESP right in IPv4. The kernel writes the outer header, and cuts
-// packets into fragments and puts them together again; the DF bit is clear, as
-// FreeBSD's net.inet.ipsec.dfbit=0 has it.
+// packets into fragments and puts them together again. The DF bit is clear, and
+// fragments are as large as the first link takes, whatever ICMP errors say: the
+// routers on the path can cut them again. See wholeSender for the DF bit set.
 type raw4 struct{ *socket }
 
 func openRaw4() (outer, error) {
 	s, err := openSocket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ESP, "ESP in IPv4",
-		option{unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT})
+		option{unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT})
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ func udpOptions(six bool) (domain int, options []option) {
 		}
 	}
 	return unix.AF_INET, []option{
-		{unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT},
+		{unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT},
 		{unix.SOL_IP, unix.IP_PKTINFO, 1},
 		{unix.SOL_IP, unix.IP_RECVTOS, 1},
 	}

@@ -17,8 +17,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"ifipsec/engine/sad"
+	"ifipsec/engine/sysctl"
 
 	"golang.zx2c4.com/wireguard/tun"
 )
@@ -27,6 +29,10 @@ import (
 type Config struct {
 	SAD *sad.DB      // where the SAs are
 	Log *slog.Logger // nil discards
+
+	// Sysctl is the variables; nil is the defaults. They are read with every
+	// batch of packets.
+	Sysctl *sysctl.Table
 
 	// NoSA is told of an interface that has packets to send and no SA to send
 	// them with. It is called at most once a batch, which can be very often,
@@ -50,6 +56,7 @@ type Config struct {
 
 	// open opens an outer socket; nil is the kernel's.
 	open func(kind) (outer, error)
+	now  func() time.Time // nil is time.Now
 }
 
 // Plane is the data plane of one network namespace. Its methods may be called
@@ -59,7 +66,11 @@ type Plane struct {
 	log  *slog.Logger
 	noSA func(*Tunnel)
 	open func(kind) (outer, error)
+	now  func() time.Time
 
+	learns   bool // from ICMP errors; there is a network to hear them from
+	sysctl   *sysctl.Table
+	nesting  nesting
 	counters *counters
 	memory   func(tunnel string) []byte
 	moved    func(*Tunnel, Mapping)
@@ -73,6 +84,9 @@ type Plane struct {
 	tunnels  map[*Tunnel]struct{}
 	outers   map[kind]outer
 	encap    encapsulation
+	whole    *socket   // see wholeSender, nil until there is one
+	pieces   *socket   // see piecesSender, likewise
+	reports  []*socket // of ICMP errors
 	closed   bool
 	receives sync.WaitGroup
 }
@@ -91,6 +105,8 @@ func New(c Config) *Plane {
 		log:     c.Log,
 		noSA:    c.NoSA,
 		open:    c.open,
+		now:     c.now,
+		sysctl:  c.Sysctl,
 		memory:  c.Memory,
 		moved:   c.Moved,
 		tunnels: make(map[*Tunnel]struct{}),
@@ -104,7 +120,13 @@ func New(c Config) *Plane {
 		p.noSA = func(*Tunnel) {}
 	}
 	if p.open == nil {
-		p.open = openOuter
+		p.open, p.learns = openOuter, true
+	}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	if p.sysctl == nil {
+		p.sysctl = sysctl.New()
 	}
 	if open, take := p.open, c.Take; take != nil {
 		p.open = func(k kind) (outer, error) {
@@ -175,20 +197,29 @@ func (p *Plane) shutDown() error {
 	for _, o := range outers {
 		o.stop()
 	}
+	var errs []error
+	for _, s := range p.reports {
+		errs = append(errs, s.close())
+	}
 	p.receives.Wait()
 
 	// The kernel takes milliseconds for each device, most of them waiting.
-	errs := make([]error, len(tunnels))
+	first, n := len(errs), 0
+	errs = append(errs, make([]error, len(tunnels))...)
 	var closing sync.WaitGroup
-	n := 0
 	for t := range tunnels {
-		err := &errs[n]
+		err := &errs[first+n]
 		closing.Go(func() { *err = t.Close() })
 		n++
 	}
 	closing.Wait()
 	for _, o := range outers {
 		errs = append(errs, o.close())
+	}
+	for _, s := range []*socket{p.whole, p.pieces} {
+		if s != nil {
+			errs = append(errs, s.close())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -206,6 +237,11 @@ func (p *Plane) outer(k kind) (outer, error) {
 		return nil, err
 	}
 	p.outers[k] = o
+	if p.learns && k.port == 0 {
+		if err := p.listen(k.six); err != nil {
+			p.log.Warn("the MTU of paths is not learned", "way", k, "error", err)
+		}
+	}
 	in := newInbound(p, k, o.receiver())
 	p.receives.Go(in.run)
 	return o, nil
@@ -244,11 +280,10 @@ func (p *Plane) serve(t *Tunnel, old, next *Settings) error {
 	return nil
 }
 
-// isOuter says whether an IP packet is one that a tunnel sends.
-func (s *serving) isOuter(packet []byte) bool {
-	e, ok := espEnds(packet)
-	if ok {
-		_, ok = s.ends[e]
+// ecn is how packets of a kind handle ECN.
+func (p *Plane) ecn(k kind) int64 {
+	if k.six {
+		return p.sysctl.Get(sysctl.ECN6)
 	}
-	return ok
+	return p.sysctl.Get(sysctl.ECN)
 }

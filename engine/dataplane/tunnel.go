@@ -38,6 +38,7 @@ type Tunnel struct {
 
 	settings atomic.Pointer[Settings]
 	moved    atomic.Pointer[Mapping] // nil if the peer is where its SAs say
+	mtu      atomic.Pointer[pathMTU] // nil if nothing is known of the path
 	counters *tunnelCounters
 
 	kept uint64 // OutPackets at the last look for keepalives; the plane's lock guards it

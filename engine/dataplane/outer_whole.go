@@ -1,0 +1,121 @@
+package dataplane
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// wholeSender sends packets with the DF bit set, in IPv4. Whether the kernel sets
+// it is a matter of a socket, not of a message; so the outer headers are written
+// here, for a socket that takes them and receives nothing. The kernel refuses
+// what is larger than the first link takes (EMSGSIZE).
+type wholeSender struct {
+	*messages
+	way      path
+	headers  [][headerLen4 + udpHeaderLen]byte
+	controls []control
+	ttl      uint8
+}
+
+// wholeSender returns one for a path. The plane opens its socket with the first.
+func (p *Plane) wholeSender(way path, batch int) (*wholeSender, error) {
+	s, err := p.sending(&p.whole, unix.AF_INET, "ESP in IPv4 with DF", option{unix.SOL_IP, unix.IP_HDRINCL, 1})
+	if err != nil {
+		return nil, err
+	}
+	return newWholeSender(s, way, batch)
+}
+
+// sending returns a socket that sends any protocol and receives nothing, opened
+// when it is needed first.
+func (p *Plane) sending(at **socket, domain int, name string, options ...option) (*socket, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, os.ErrClosed
+	}
+	if *at == nil {
+		s, err := openSocket(domain, unix.SOCK_RAW, unix.IPPROTO_RAW, name, options...)
+		if err != nil {
+			return nil, err
+		}
+		*at = s
+	}
+	return *at, nil
+}
+
+func newWholeSender(socket *socket, way path, batch int) (*wholeSender, error) {
+	to, size, err := newSockaddr(netip.AddrPortFrom(way.dst, 0))
+	if err != nil {
+		return nil, err
+	}
+	s := &wholeSender{
+		messages: newMessages(socket, batch, 2),
+		way:      way,
+		headers:  make([][headerLen4 + udpHeaderLen]byte, batch),
+		controls: make([]control, batch),
+	}
+	// The host's (net.ipv4.ip_default_ttl).
+	err = socket.use(func(fd int) error {
+		ttl, err := unix.GetsockoptInt(fd, unix.SOL_IP, unix.IP_TTL)
+		s.ttl = uint8(ttl)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the TTL of %v: %w", way.kind, err)
+	}
+	for i := range batch {
+		s.setName(i, unsafe.Pointer(to), size)
+		s.controls[i] = pathControl(way, 0)
+		s.setControl(i, s.controls[i])
+		// The kernel fills in length, identification and checksum.
+		h := &s.headers[i]
+		h[0], h[6], h[8], h[9] = 0x45, dontFragment, s.ttl, protoESP
+		copy(h[12:], way.src.AsSlice())
+		copy(h[16:], way.dst.AsSlice())
+		n := headerLen4
+		if way.kind.port != 0 {
+			// IPv4 needs no checksum of UDP (RFC 3948, section 2.1).
+			h[9], n = protoUDP, len(h)
+			binary.BigEndian.PutUint16(h[headerLen4:], way.kind.port)
+			binary.BigEndian.PutUint16(h[headerLen4+2:], way.peerPort)
+		}
+		s.setPiece(2*i, h[:n])
+	}
+	return s, nil
+}
+
+func (s *wholeSender) send(packets []departure) error {
+	for i := range packets {
+		h := &s.headers[i]
+		h[1] = packets[i].class
+		binary.BigEndian.PutUint16(h[headerLen4+4:], uint16(udpHeaderLen+len(packets[i].packet)))
+		s.setPiece(2*i+1, packets[i].packet)
+	}
+	return s.sendEach(packets)
+}
+
+// linkMTU asks the kernel how large packets to the peer may be.
+func linkMTU(way path) (mtu int, err error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	if way.mark != 0 {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(way.mark))
+	}
+	err = errors.Join(err,
+		unix.Bind(fd, &unix.SockaddrInet4{Addr: way.src.As4()}),
+		unix.Connect(fd, &unix.SockaddrInet4{Addr: way.dst.As4(), Port: 9}))
+	if err != nil {
+		return 0, err
+	}
+	return unix.GetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU)
+}
