@@ -21,14 +21,9 @@ func BenchmarkAdd(b *testing.B) {
 		if err := e.databases(dir, nil); err != nil {
 			b.Fatal(err)
 		}
-		spec := sad.Spec{
-			Src: netip.MustParseAddr("192.168.0.3"), Dst: netip.MustParseAddr("192.168.0.5"),
-			SAType: pfkey.SATypeESP, Mode: pfkey.ModeTunnel, ReqID: 100, SPI: 1000, Replay: 32,
-			Encrypt: algorithm.EncryptAESGCM16, EncryptKey: make([]byte, 20),
-		}
+		spec := exampleSpec()
 		for b.Loop() {
-			spec.SPI++
-			spec.EncryptKey[0], spec.EncryptKey[1], spec.EncryptKey[2] = byte(spec.SPI), byte(spec.SPI>>8), byte(spec.SPI>>16)
+			nextSpec(&spec)
 			if _, err := e.sad.Add(spec); err != nil {
 				b.Fatal(err)
 			}
@@ -42,12 +37,55 @@ func BenchmarkAdd(b *testing.B) {
 			b.Skip(err)
 		}
 		defer os.RemoveAll(parent)
-		dir, _, err := journal.Open(filepath.Join(parent, "state"), journal.Owner{},
-			func(*journal.Dir, []journal.Record) error { return nil })
+		dir, _, err := journal.Open(filepath.Join(parent, "state"), journal.Owner{}, func(*journal.Dir, []journal.Record) error { return nil })
 		if err != nil {
 			b.Fatal(err)
 		}
 		defer dir.Close()
 		add(b, dir)
 	})
+}
+
+// BenchmarkRestore makes the databases of a journal with 20,000 SAs.
+func BenchmarkRestore(b *testing.B) {
+	parent, err := os.MkdirTemp("/dev/shm", "journal-")
+	if err != nil {
+		b.Skip(err)
+	}
+	defer os.RemoveAll(parent)
+	e := &Engine{log: slog.New(slog.DiscardHandler)}
+	dir, _, err := journal.Open(filepath.Join(parent, "state"), journal.Owner{}, e.databases)
+	if err != nil {
+		b.Fatal(err)
+	}
+	spec := exampleSpec()
+	for range 20000 {
+		nextSpec(&spec)
+		if _, err := e.sad.Add(spec); err != nil {
+			b.Fatal(err)
+		}
+	}
+	dir.Close()
+	for b.Loop() {
+		e := &Engine{log: slog.New(slog.DiscardHandler)}
+		dir, refused, err := journal.Open(filepath.Join(parent, "state"), journal.Owner{}, e.databases)
+		if err != nil || refused != nil {
+			b.Fatal(err, refused)
+		}
+		dir.Close()
+	}
+}
+
+func exampleSpec() sad.Spec {
+	return sad.Spec{
+		Src: netip.MustParseAddr("192.168.0.3"), Dst: netip.MustParseAddr("192.168.0.5"),
+		SAType: pfkey.SATypeESP, Mode: pfkey.ModeTunnel, ReqID: 100, SPI: 1000, Replay: 32,
+		Encrypt: algorithm.EncryptAESGCM16, EncryptKey: make([]byte, 20),
+	}
+}
+
+// nextSpec makes the description of an SA that of another one.
+func nextSpec(s *sad.Spec) {
+	s.SPI++
+	s.EncryptKey[0], s.EncryptKey[1], s.EncryptKey[2] = byte(s.SPI), byte(s.SPI>>8), byte(s.SPI>>16)
 }
