@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"ifipsec/engine/algorithm"
 	"ifipsec/engine/sad"
 )
 
@@ -71,11 +70,6 @@ func steady(t testing.TB, change func(*sad.Spec)) (out func(), in func()) {
 }
 
 func gcm(*sad.Spec) {}
-
-func cbc(s *sad.Spec) {
-	s.Encrypt, s.EncryptKey = algorithm.EncryptAESCBC, []byte("VerySecureKey!!1")
-	s.Auth, s.AuthKey = algorithm.AuthHMACSHA256, make([]byte, 32)
-}
 
 // The race detector makes sync.Pool forget, so this test is not for it.
 func TestNoAllocationPerPacket(t *testing.T) {

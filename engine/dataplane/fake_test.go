@@ -247,6 +247,12 @@ func spec(spi uint32, src, dst netip.Addr, reqid uint32) sad.Spec {
 	}
 }
 
+// cbc makes an SA one with AES-CBC and HMAC-SHA-256.
+func cbc(s *sad.Spec) {
+	s.Encrypt, s.EncryptKey = algorithm.EncryptAESCBC, []byte("VerySecureKey!!1")
+	s.Auth, s.AuthKey = algorithm.AuthHMACSHA256, make([]byte, 32)
+}
+
 func addSA(t testing.TB, db *sad.DB, s sad.Spec) *sad.SA {
 	t.Helper()
 	sa, err := db.Add(s)
