@@ -200,12 +200,13 @@ func (n *nat) translate(t *testing.T, middle *lab.Host, inside, outside, server 
 	}
 	t.Cleanup(func() { out.Close() })
 	n.outside = out
+	in := n.inside
 	var client netip.AddrPort
 	known := make(chan struct{})
 	go func() {
 		buf := make([]byte, 1<<16)
 		for first := true; ; first = false {
-			size, from, err := n.inside.ReadFromUDPAddrPort(buf)
+			size, from, err := in.ReadFromUDPAddrPort(buf)
 			if err != nil {
 				return
 			}
@@ -226,7 +227,7 @@ func (n *nat) translate(t *testing.T, middle *lab.Host, inside, outside, server 
 				return
 			}
 			<-known
-			if _, err := n.inside.WriteToUDPAddrPort(buf[:size], client); err != nil {
+			if _, err := in.WriteToUDPAddrPort(buf[:size], client); err != nil {
 				return
 			}
 		}
