@@ -21,8 +21,9 @@ import (
 const narrowMTU = 1320
 
 // newNarrow makes two hosts with a router between them, whose link to B is
-// narrow, and a tunnel from one to the other, of IPv6 outside if six says so.
-func newNarrow(t *testing.T, six bool) (a, r, b *lab.Host, tn tunnel) {
+// narrow, and a tunnel from one to the other: of IPv6 outside if six says so, and
+// of ESP in UDP if there is a port.
+func newNarrow(t *testing.T, six bool, port uint16) (a, r, b *lab.Host, tn tunnel) {
 	t.Helper()
 	a, r, b = newHost(t, "hostA"), newHost(t, "router"), newHost(t, "hostB")
 	for _, setting := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
@@ -55,7 +56,18 @@ func newNarrow(t *testing.T, six bool) (a, r, b *lab.Host, tn tunnel) {
 	if six {
 		tn.outerA, tn.outerB = netip.MustParseAddr("fd00::3"), netip.MustParseAddr("fd00:1::5")
 	}
-	tn.setUp(t, a, b)
+	if port == 0 {
+		tn.setUp(t, a, b)
+		return a, r, b, tn
+	}
+	quiet(t, a, tn.interfaceA())
+	quiet(t, b, tn.interfaceB())
+	atA, atB := netip.AddrPortFrom(tn.outerA, port), netip.AddrPortFrom(tn.outerB, port)
+	for h, reqid := range map[*lab.Host]int{a: tn.reqidA(), b: tn.reqidB()} {
+		out, in := tn, tn
+		out.options, in.options = natt(atA, atB), natt(atB, atA)
+		quiet(t, h, setkey(out.add(tn.outerA, tn.outerB, tn.spiAB, reqid)+in.add(tn.outerB, tn.outerA, tn.spiBA, reqid)))
+	}
 	return a, r, b, tn
 }
 
@@ -129,7 +141,7 @@ func TestNarrowLink(t *testing.T) {
 		for dfbit := range 3 {
 			t.Run(fmt.Sprintf("six=%v,dfbit=%d", six, dfbit), func(t *testing.T) {
 				t.Parallel()
-				a, _, b, tn := newNarrow(t, six)
+				a, _, b, tn := newNarrow(t, six, 0)
 				for _, h := range []*lab.Host{a, b} {
 					if got, want := output(t, h, fmt.Sprintf("ipsecd -sysctl net.inet.ipsec.dfbit=%d", dfbit)),
 						fmt.Sprintf("net.inet.ipsec.dfbit: 0 -> %d\n", dfbit); got != want {
@@ -173,6 +185,35 @@ func TestNarrowLink(t *testing.T) {
 					t.Fatal(err)
 				}
 				fullSize(t, a, tn.innerB[0])
+			})
+		}
+	}
+}
+
+// So do those of ESP in UDP.
+func TestNarrowLinkInUDP(t *testing.T) {
+	t.Parallel()
+	for _, six := range []bool{false, true} {
+		for dfbit := range 3 {
+			t.Run(fmt.Sprintf("six=%v,dfbit=%d", six, dfbit), func(t *testing.T) {
+				t.Parallel()
+				a, _, b, tn := newNarrow(t, six, 4500)
+				for _, h := range []*lab.Host{a, b} {
+					quiet(t, h, fmt.Sprintf("ipsecd -sysctl net.inet.ipsec.dfbit=%d >/dev/null", dfbit))
+				}
+				for i := range tn.innerA {
+					if err := streamSoon(t, a, b, tn.innerB[i]); err != nil {
+						t.Error(err)
+					}
+					if err := streamSoon(t, b, a, tn.innerA[i]); err != nil {
+						t.Error(err)
+					}
+					fullSize(t, a, tn.innerB[i])
+					fullSize(t, b, tn.innerA[i])
+				}
+				if told := statusLine(t, a, "output dropped; too big for the path, and the sender was told"); (told != 0) != (dfbit != 0) {
+					t.Errorf("%d packets were too big and answered, with dfbit %d", told, dfbit)
+				}
 			})
 		}
 	}

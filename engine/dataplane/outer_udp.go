@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -132,10 +133,10 @@ func (s *udpSender) send(packets []departure) error {
 		return err
 	}
 	// A device without checksum offload (EIO), or packets that have to be
-	// fragmented (EINVAL): then one by one.
+	// fragmented (EINVAL, or EMSGSIZE from newer kernels): then one by one.
 	refused := s.runs[:0]
 	for i, r := range s.runs {
-		if r.n > 1 && (s.errnos[i] == syscall.EIO || s.errnos[i] == syscall.EINVAL) {
+		if r.n > 1 && slices.Contains([]syscall.Errno{syscall.EIO, syscall.EINVAL, syscall.EMSGSIZE}, s.errnos[i]) {
 			s.single = true
 			refused = append(refused, r)
 		}
