@@ -54,6 +54,9 @@ func TestScriptsOfManyLines(t *testing.T) {
 				}
 			}
 		}
+		if n := strings.Count(output(t, h, "ipsecd -status"), "\nSA "); n != many {
+			t.Errorf("ipsecd -status shows %d SAs, want %d", n, many)
+		}
 		for what, times := range map[string]map[int][]time.Duration{"add": adds, "setkey -D": dumps} {
 			t.Logf("%s: %.0f a second of %d, %.0f a second of %d", what,
 				few/median(times[few]).Seconds(), few, float64(many)/median(times[many]).Seconds(), many)

@@ -13,7 +13,7 @@ import (
 // This file is what the engine has counted, and what that says of an interface.
 
 // Statistics implements [control.Handler].
-func (e *Engine) Statistics(control.StatisticsRequest) (control.StatisticsResult, error) {
+func (e *Engine) Statistics(r control.StatisticsRequest) (control.StatisticsResult, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var result control.StatisticsResult
@@ -29,8 +29,16 @@ func (e *Engine) Statistics(control.StatisticsRequest) (control.StatisticsResult
 		}
 		result.Interfaces = append(result.Interfaces, s)
 	}
+	skip := r.SkipSAs
 	for sa := range e.sad.All(pfkey.SATypeESP) {
-		if sa.ESP != nil {
+		switch {
+		case sa.ESP == nil:
+		case skip > 0:
+			skip--
+		case len(result.SAs) == control.SAsAtOnce:
+			result.MoreSAs = true
+			return result, nil
+		default:
 			result.SAs = append(result.SAs, e.saStatistics(sa))
 		}
 	}

@@ -27,7 +27,7 @@ func status(w io.Writer, as format) error {
 		return err
 	}
 	defer client.Close()
-	statistics, err := client.Statistics(control.StatisticsRequest{})
+	statistics, err := client.AllStatistics()
 	if err != nil {
 		return err
 	}

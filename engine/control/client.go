@@ -93,6 +93,19 @@ func (c *Client) Interfaces(q InterfacesRequest) (InterfacesResult, error) {
 	return ask[InterfacesResult](c, "interfaces", q)
 }
 
+// AllStatistics is Statistics with all SAs. Those that come or go meanwhile may be
+// missing or told of twice.
+func (c *Client) AllStatistics() (StatisticsResult, error) {
+	all, err := c.Statistics(StatisticsRequest{})
+	for err == nil && all.MoreSAs {
+		var more StatisticsResult
+		more, err = c.Statistics(StatisticsRequest{SkipSAs: len(all.SAs)})
+		all.SAs = append(all.SAs, more.SAs...)
+		all.MoreSAs = more.MoreSAs && len(more.SAs) > 0
+	}
+	return all, err
+}
+
 // Diagnose implements [Handler].
 func (c *Client) Diagnose(q DiagnoseRequest) (DiagnoseResult, error) {
 	return ask[DiagnoseResult](c, "diagnose", q)

@@ -33,6 +33,7 @@ type recorder struct {
 	status     InterfacesResult
 	statistics StatisticsResult
 	diagnosis  DiagnoseResult
+	sas        int // seven at a time, in place of statistics
 }
 
 func (h *recorder) got(q any) error {
@@ -64,6 +65,10 @@ func (h *recorder) Interfaces(q InterfacesRequest) (InterfacesResult, error) {
 	return h.status, h.got(q)
 }
 func (h *recorder) Statistics(q StatisticsRequest) (StatisticsResult, error) {
+	if h.sas > 0 {
+		n := min(h.sas-q.SkipSAs, 7)
+		return StatisticsResult{SAs: make([]SAStatistics, n), MoreSAs: q.SkipSAs+n < h.sas}, h.got(q)
+	}
 	return h.statistics, h.got(q)
 }
 
@@ -201,6 +206,16 @@ func TestStatisticsArriveWhole(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("statistics (-want +got):\n%s", diff)
+	}
+}
+
+func TestStatisticsOfManySAs(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 7, 8, 100} {
+		got, err := dial(t, start(t, &recorder{sas: n}, asUser(4711))).AllStatistics()
+		if err != nil || len(got.SAs) != n || got.MoreSAs {
+			t.Errorf("of %d SAs %d arrive, more: %v (%v)", n, len(got.SAs), got.MoreSAs, err)
+		}
 	}
 }
 

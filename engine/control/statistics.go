@@ -6,7 +6,14 @@ import (
 )
 
 // StatisticsRequest asks for what the data plane has counted.
-type StatisticsRequest struct{}
+type StatisticsRequest struct {
+	// SkipSAs is how many SAs were told of already. An answer has SAsAtOnce at
+	// most; see [Client.AllStatistics].
+	SkipSAs int `json:"skip_sas,omitzero"`
+}
+
+// SAsAtOnce is how many SAs an answer tells of.
+const SAsAtOnce = 5000
 
 // StatisticsResult is what it has counted since the daemon started.
 type StatisticsResult struct {
@@ -14,6 +21,7 @@ type StatisticsResult struct {
 	ESP        []Counter             `json:"esp"`
 	Interfaces []InterfaceStatistics `json:"interfaces,omitzero"` // in order of creation
 	SAs        []SAStatistics        `json:"sas,omitzero"`        // of ESP, in the order of setkey -D
+	MoreSAs    bool                  `json:"more_sas,omitzero"`   // than these
 }
 
 // SAStatistics is about the packets of one SA of ESP.
