@@ -91,7 +91,7 @@ func TestPing(t *testing.T) {
 		{a, lab.Ping{To: netip.MustParseAddr("fd00::5"), Count: 3, From: netip.MustParseAddr("fd00::3")}},
 	} {
 		var out strings.Builder
-		p.Output = &out
+		p.Output, p.Timeout = &out, 10*time.Second // for a busy machine
 		got, err := p.from.Ping(t.Context(), p.Ping)
 		if err != nil {
 			t.Error(err)

@@ -147,7 +147,7 @@ func (h *Host) onLink(ifname, what string, f func(netlink.Link) error) error {
 
 func (h *Host) waitRunning(ifname string) error {
 	return h.onLink(ifname, "wait for the carrier", func(link netlink.Link) error {
-		return Until(time.Second, func() error {
+		return Until(10*time.Second, func() error {
 			link, err := netlink.LinkByIndex(link.Attrs().Index)
 			if err == nil && link.Attrs().OperState != netlink.OperUp {
 				err = fmt.Errorf("state is %v", link.Attrs().OperState)
