@@ -91,6 +91,7 @@ func (e *Engine) forget(ifp ifnet.Interface) {
 	}
 	e.indices.Delete(e.tunnels[ifp.Index])
 	delete(e.tunnels, ifp.Index)
+	collect(len(e.tunnels))
 	delete(e.devices, ifp.Index)
 	e.state.forgetInterface(ifp.Index)
 	maps.DeleteFunc(e.links, func(_ int, name string) bool { return name == ifp.Name })

@@ -234,6 +234,7 @@ func (e *Engine) attach(ifp ifnet.Interface, dev *host.Device) {
 	e.links[dev.Index()] = ifp.Name
 	tunnel := e.plane.Attach(ifp.Name, dev)
 	e.tunnels[ifp.Index] = tunnel
+	collect(len(e.tunnels))
 	e.indices.Store(tunnel, ifp.Index)
 	if m, ok := e.moved[ifp.Index]; ok {
 		tunnel.Move(m)

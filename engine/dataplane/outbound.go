@@ -26,6 +26,7 @@ const (
 // outbound is the way out of one tunnel.
 type outbound struct {
 	tunnel *Tunnel
+	memory arena // of the buffers
 	bufs   [][]byte
 	sizes  []int
 
@@ -60,15 +61,16 @@ func newOutbound(t *Tunnel) *outbound {
 	// must find memory all the same: they run into the buffers after theirs,
 	// which are filled later, and are dropped.
 	const maxSegment = 1 << 16
-	arena := make([]byte, n*strideOut+headroomOut+maxSegment)
+	o.memory = newArena(n*strideOut + headroomOut + maxSegment)
 	for i := range o.bufs {
-		o.bufs[i] = arena[i*strideOut:][:headroomOut+maxSegment]
+		o.bufs[i] = o.memory[i*strideOut:][:headroomOut+maxSegment]
 	}
 	return o
 }
 
 // run carries packets until the device is closed.
 func (o *outbound) run() {
+	defer o.memory.free()
 	failures := 0
 	for {
 		n, err := o.tunnel.dev.Read(o.bufs, o.sizes, headroomOut)
