@@ -287,6 +287,7 @@ func TestKeepalives(t *testing.T) {
 	n := newFakeNet()
 	a, b := udpPair(t, n, atA, same)
 	passes(t, a, b)
+	eventually(t, "packets sent", a.tunnelCounter(OutPackets), 1)
 	a.plane.keepalive() // it was not silent
 	eventually(t, "keepalives", b.counter(Keepalives), 0)
 	a.plane.keepalive()

@@ -300,9 +300,13 @@ func TestRawSocketsClose(t *testing.T) {
 	t.Parallel()
 	hosts := sockets(t, inIPv4, 1500, false)
 	r := hosts[0].receiver()
-	time.AfterFunc(10*time.Millisecond, func() { hosts[0].close() })
+	closed := make(chan error)
+	time.AfterFunc(10*time.Millisecond, func() { closed <- hosts[0].close() })
 	if _, err := r.receive(); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("received after closing: %v, want %v", err, os.ErrClosed)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
 	}
 	s, err := hosts[0].sender(path{kind: inIPv4, src: addrA, dst: addrB}, 1)
 	if err != nil {
