@@ -147,10 +147,13 @@ func openReports(six bool) (*socket, error) {
 
 func (p *Plane) hear(s *socket, six bool) {
 	b := make([]byte, 1<<16)
+	m := newMessages(s, 1, 1)
+	m.setPiece(0, b)
 	for {
-		n, err := s.file.Read(b)
+		_, err := m.receiveSome()
+		n := int(m.headers[0].Len)
 		if err != nil {
-			if errors.Is(s.gone(err), os.ErrClosed) {
+			if errors.Is(err, os.ErrClosed) {
 				return
 			}
 			p.log.Warn("ICMP errors are not received", "error", err)
