@@ -80,7 +80,7 @@ func CountESP(packets []Packet) (bySPI map[uint32]int, others []Packet) {
 }
 
 // String names the frame's layers and addresses, such as
-// "Ethernet/IPv4/TCP 192.168.0.3->192.168.0.5".
+// "Ethernet/IPv4/TCP 192.168.0.3->192.168.0.5", and says what ICMP means.
 func (p Packet) String() string {
 	var names []string
 	decoded := p.Decode()
@@ -90,6 +90,12 @@ func (p Packet) String() string {
 	s := strings.Join(names, "/")
 	if n := decoded.NetworkLayer(); n != nil {
 		s += " " + n.NetworkFlow().String()
+	}
+	if icmp, ok := decoded.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4); ok {
+		s += " " + icmp.TypeCode.String()
+	}
+	if icmp, ok := decoded.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6); ok {
+		s += " " + icmp.TypeCode.String()
 	}
 	return s
 }

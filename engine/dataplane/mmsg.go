@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,11 +18,15 @@ import (
 // packets to come and for room to send at the same time, so each packet that has
 // left would wake it.
 type socket struct {
-	file   *os.File
-	conn   syscall.RawConn
-	closed atomic.Bool
-	ended  *os.File // an eventfd that is readable once receiving is to end
-	ending syscall.RawConn
+	file  *os.File
+	ended *os.File // an eventfd that is readable once receiving is to end
+
+	// Whoever uses the descriptors holds uses for reading. Who closes them waits
+	// for it, so that a port is free for others when close returns.
+	uses    sync.RWMutex
+	stopped atomic.Bool // receiving is to end
+	shut    atomic.Bool // so is sending
+	closed  bool        // the descriptors are
 }
 
 // bufferSize is what the kernel may keep of packets in each direction, in
@@ -64,42 +70,45 @@ func socketOf(fd int, name string) (*socket, error) {
 		file.Close()
 		return nil, fmt.Errorf("socket for %s: %w", name, err)
 	}
-	s := &socket{file: file, ended: os.NewFile(uintptr(event), name+", ended")}
-	var errs [2]error
-	s.conn, errs[0] = s.file.SyscallConn()
-	s.ending, errs[1] = s.ended.SyscallConn()
-	if err := errors.Join(errs[:]...); err != nil {
-		return nil, errors.Join(fmt.Errorf("socket for %s: %w", name, err), s.close())
-	}
-	return s, nil
+	return &socket{file: file, ended: os.NewFile(uintptr(event), name+", ended")}, nil
 }
 
 // use calls f with the file descriptor.
-func (s *socket) use(f func(fd int) error) (err error) {
-	if e := s.conn.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
-		return s.gone(e)
+func (s *socket) use(f func(fd int) error) error {
+	fd, err := s.acquire()
+	if err != nil {
+		return err
 	}
-	return err
+	defer s.uses.RUnlock()
+	return f(fd)
+}
+
+// acquire returns the file descriptor, which stays open until uses is unlocked,
+// or [os.ErrClosed].
+func (s *socket) acquire() (fd int, err error) {
+	s.uses.RLock()
+	if s.closed {
+		s.uses.RUnlock()
+		return -1, os.ErrClosed
+	}
+	return int(s.file.Fd()), nil
 }
 
 // stop ends receiving. What arrives stays in the kernel.
 func (s *socket) stop() {
-	s.closed.Store(true)
+	s.stopped.Store(true)
 	// It fails if the file is closed already.
 	_, _ = s.ended.Write(binary.NativeEndian.AppendUint64(nil, 1))
 }
 
+// close waits for those who send and receive, who end soon.
 func (s *socket) close() error {
 	s.stop()
+	s.shut.Store(true)
+	s.uses.Lock()
+	defer s.uses.Unlock()
+	s.closed = true
 	return errors.Join(s.file.Close(), s.ended.Close())
-}
-
-// gone makes the error for a closed file one that can be recognized.
-func (s *socket) gone(err error) error {
-	if s.closed.Load() {
-		return os.ErrClosed
-	}
-	return err
 }
 
 // messages is a batch of messages for sendmmsg(2) or recvmmsg(2), made once.
@@ -110,15 +119,9 @@ type messages struct {
 	headers []unix.Mmsghdr
 	pieces  []unix.Iovec
 
-	// The system calls' arguments and results pass through fields, for the
-	// functions that make them are made once.
-	send, receive func(fd uintptr)
-	poll          func(ended uintptr)
-	polled        [2]unix.PollFd
-	next, end     int             // of the messages being sent
-	errnos        []syscall.Errno // of the messages sent, 0 for success
-	count         int             // of messages received
-	errno         syscall.Errno   // of the last that failed
+	errnos []syscall.Errno // of the messages sent, 0 for success
+	polled [2]unix.PollFd
+	count  int // of messages received
 }
 
 // newMessages returns n messages of as many pieces of data each.
@@ -132,7 +135,6 @@ func newMessages(s *socket, n, pieces int) *messages {
 	for i := range m.headers {
 		m.setPieces(i, i*pieces, pieces)
 	}
-	m.send, m.receive, m.poll = m.sendmmsg, m.recvmmsg, m.pollIn
 	return m
 }
 
@@ -163,22 +165,50 @@ func (m *messages) setPiece(i int, b []byte) {
 }
 
 // sendAll sends the first n messages. Several goroutines can do that at once, each
-// with messages of its own. It waits while the socket is full. A
-// message that is refused is left out and has its errno in errnos; the last
-// refusal is returned.
+// with messages of its own. It waits a while for a full socket. A message that is
+// refused is left out and has its errno in errnos; the last refusal is returned.
 func (m *messages) sendAll(n int) error {
-	m.next, m.end, m.errno = 0, n, 0
-	if err := m.socket.conn.Control(m.send); err != nil {
-		for i := m.next; i < n; i++ {
+	fd, err := m.socket.acquire()
+	if err != nil {
+		for i := range n {
 			m.errnos[i] = syscall.EBADF
 		}
-		return m.socket.gone(err)
+		return err
 	}
-	if m.errno != 0 {
-		return os.NewSyscallError("sendmmsg", m.errno)
+	defer m.socket.uses.RUnlock()
+	var refusal syscall.Errno
+	patience := fullSocket
+	for next := 0; next < n; {
+		sent, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd),
+			uintptr(unsafe.Pointer(&m.headers[next])), uintptr(n-next), unix.MSG_DONTWAIT, 0, 0)
+		switch {
+		case errno == 0:
+			clear(m.errnos[next:][:sent])
+			next += int(sent)
+			patience = fullSocket
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN && patience > 0 && !m.socket.shut.Load():
+			patience -= fullSocketTick
+			m.polled[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLOUT}
+			// Only time passes if it fails.
+			_, _ = unix.Poll(m.polled[:1], int(fullSocketTick/time.Millisecond))
+		default:
+			refusal, m.errnos[next] = errno, errno
+			next++
+		}
+	}
+	if refusal != 0 {
+		return os.NewSyscallError("sendmmsg", refusal)
 	}
 	return nil
 }
+
+// How long packets wait for room in a socket's queue, which a link that takes
+// none does not make, and how often it is asked whether the socket is closed.
+const (
+	fullSocket     = time.Second
+	fullSocketTick = 100 * time.Millisecond
+)
 
 // sendEach is sendAll for messages that are a packet each.
 func (m *messages) sendEach(packets []departure) error {
@@ -187,25 +217,6 @@ func (m *messages) sendEach(packets []departure) error {
 		packets[i].sent = m.errnos[i] == 0
 	}
 	return err
-}
-
-func (m *messages) sendmmsg(fd uintptr) {
-	for m.next < m.end {
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd,
-			uintptr(unsafe.Pointer(&m.headers[m.next])), uintptr(m.end-m.next), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			clear(m.errnos[m.next:][:n])
-			m.next += int(n)
-		case unix.EINTR:
-		case unix.EAGAIN:
-			// Only time passes if it fails.
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1)
-		default:
-			m.errno, m.errnos[m.next] = errno, errno
-			m.next++
-		}
-	}
 }
 
 // A batch of crowd messages or more says that the next ones are on their way.
@@ -222,51 +233,36 @@ func (m *messages) receiveSome() (n int, err error) {
 	if m.count >= crowd {
 		_ = unix.Nanosleep(&crowdWait, nil) // shorter is no harm
 	}
-	m.count, m.errno = 0, 0
-	if err := m.socket.conn.Control(m.receive); err != nil {
-		return 0, m.socket.gone(err)
+	m.count = 0
+	fd, err := m.socket.acquire()
+	if err != nil {
+		return 0, err
 	}
-	if m.errno != 0 {
-		return 0, m.socket.gone(os.NewSyscallError("recvmmsg", m.errno))
-	}
-	return m.count, nil
-}
-
-func (m *messages) recvmmsg(fd uintptr) {
-	for !m.socket.closed.Load() {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd,
+	defer m.socket.uses.RUnlock()
+	for !m.socket.stopped.Load() {
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd),
 			uintptr(unsafe.Pointer(&m.headers[0])), uintptr(len(m.headers)), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			m.count = int(n)
-			return
-		case unix.EINTR:
-		case unix.EAGAIN:
-			if !m.wait(fd) {
-				return
-			}
-		default:
-			m.errno = errno
-			return
+		if errno == unix.EAGAIN {
+			errno = m.await(fd)
+		}
+		if errno != 0 && errno != unix.EINTR {
+			return 0, os.NewSyscallError("recvmmsg", errno)
+		}
+		if n := int(n); n > 0 {
+			m.count = n
+			return n, nil
 		}
 	}
-	m.errno = unix.ESHUTDOWN
+	return 0, os.ErrClosed
 }
 
-// wait waits for a message, or for the end.
-func (m *messages) wait(fd uintptr) bool {
+// await waits for a message, or for the end.
+func (m *messages) await(fd int) (errno syscall.Errno) {
 	m.polled[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-	if m.socket.ending.Control(m.poll) != nil {
-		m.errno = unix.ESHUTDOWN
-	}
-	return m.errno == 0
-}
-
-func (m *messages) pollIn(ended uintptr) {
-	m.polled[1] = unix.PollFd{Fd: int32(ended), Events: unix.POLLIN}
-	if _, err := unix.Poll(m.polled[:], -1); err != nil && err != unix.EINTR {
-		m.errno = err.(syscall.Errno)
-	}
+	m.polled[1] = unix.PollFd{Fd: int32(m.socket.ended.Fd()), Events: unix.POLLIN}
+	_, err := unix.Poll(m.polled[:], -1)
+	errno, _ = err.(syscall.Errno)
+	return errno
 }
 
 // What is received is put into buffers as large as a packet can be. A TUN device
