@@ -1,12 +1,16 @@
 package esp
 
 import (
-	"ifipsec/engine/algorithm"
+	"encoding/binary"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+
+	"ifipsec/engine/algorithm"
 )
 
 // arrival is a sequence number that arrives, and whether it is accepted.
@@ -260,7 +264,9 @@ func TestReplayConcurrent(t *testing.T) {
 // newState gives a window memory of its own.
 func newState(w *window, size uint32) {
 	var s state
-	s.init(size, nil)
+	if err := s.init(&Config{ReplayWindow: size}); err != nil {
+		panic(err)
+	}
 	w.init(size, s.window.top, s.window.next, s.window.ring)
 }
 
@@ -309,6 +315,61 @@ func TestWindowOfAKilledProcess(t *testing.T) {
 		}
 		if seq, err := after.Reserve(1); err != nil || seq != 6 {
 			t.Errorf("the next sequence number is %d (%v), want 6", seq, err)
+		}
+	}
+}
+
+// The numbers of one SA are not another's.
+func TestStateOfAnotherSA(t *testing.T) {
+	t.Parallel()
+	config := Config{SPI: 1000, Encryption: algorithm.EncryptNull, ReplayWindow: 64}
+	left := func(c Config) []byte {
+		c.State = make([]byte, StateSize(c)+1024)
+		sa, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sa.Reserve(7); err != nil {
+			t.Fatal(err)
+		}
+		return c.State
+	}
+	for what, change := range map[string]func(*Config){
+		"another SPI":              func(c *Config) { c.SPI++ },
+		"a larger window":          func(c *Config) { c.ReplayWindow = 65 },
+		"a smaller window":         func(c *Config) { c.ReplayWindow = 32 },
+		"no window":                func(c *Config) { c.ReplayWindow = 0 },
+		"64-bit numbers":           func(c *Config) { c.ESN = true },
+		"numbers that start again": func(c *Config) { c.Cyclic = true },
+		"memory that no SA left":   func(c *Config) { clear(c.State[:8]) },
+		"more than there can be": func(c *Config) {
+			binary.NativeEndian.PutUint64(c.State[8:], 1<<32)
+		},
+		"less than its size": func(c *Config) { c.State = c.State[:StateSize(*c)-1] },
+		"nothing":            func(c *Config) { c.State = c.State[:0] },
+		"not aligned":        func(c *Config) { c.State = c.State[4:] },
+	} {
+		c := config
+		c.State = left(config)
+		change(&c)
+		if _, err := New(c); !errors.Is(err, syscall.EINVAL) {
+			t.Errorf("%s: %v, want EINVAL", what, err)
+		}
+	}
+	for what, change := range map[string]func(*Config){
+		"itself":         func(*Config) {},
+		"64-bit numbers": func(c *Config) { c.ESN = true },
+		"the largest":    func(c *Config) { c.ReplayWindow, c.SPI = MaxReplayWindow, math.MaxUint32 },
+		"cyclic":         func(c *Config) { c.Cyclic = true },
+	} {
+		c := config
+		change(&c)
+		c.State = left(c)
+		sa, err := New(c)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		} else if seq, err := sa.Reserve(1); err != nil || seq != 8 {
+			t.Errorf("%s: the next sequence number is %d (%v), want 8", what, seq, err)
 		}
 	}
 }

@@ -64,9 +64,9 @@ type Config struct {
 
 	// State is where the SA keeps what it must not forget: [StateSize] bytes that
 	// nobody else touches while it is in use, aligned to 8. Zeros are a new SA's;
-	// with what another SA of the same parameters left there, the SA goes on
-	// where that one stopped, even if its process was killed in the middle of a
-	// packet. Nil: memory of its own.
+	// with what another SA left there of the same SPI, ReplayWindow, ESN and
+	// Cyclic, the SA goes on where that one stopped, even if its process was
+	// killed in the middle of a packet. Nil: memory of its own.
 	State []byte
 
 	// Rand seeds the initialization vectors of CBC and random padding. It is
@@ -96,6 +96,7 @@ type SA struct {
 // number given out twice repeats the IV of counter modes, and a window that
 // starts again takes old packets again.
 type state struct {
+	whose  *atomic.Uint64 // what Config.identity says
 	sent   *atomic.Uint64 // sequence number sent last
 	window window
 }
@@ -104,19 +105,47 @@ type state struct {
 func StateSize(c Config) int { return 8 * (stateWords + ringWords(c.ReplayWindow)) }
 
 // stateWords is the words before the ring of the window.
-const stateWords = 3
+const stateWords = 4
 
-// init lays the state out in memory.
-func (s *state) init(window uint32, memory []byte) {
-	words := stateWords + ringWords(window)
+// identity is what a state has in common with its SA: other numbers would mean
+// something else. It is never 0, which a new state says.
+func (c *Config) identity() uint64 {
+	id := 1<<63 | uint64(c.ReplayWindow)<<32 | uint64(c.SPI)
+	if c.ESN {
+		id |= 1 << 62
+	}
+	if c.Cyclic {
+		id |= 1 << 61
+	}
+	return id
+}
+
+// init lays the state out in memory. EINVAL: it is another SA's.
+func (s *state) init(c *Config) error {
+	words, memory := stateWords+ringWords(c.ReplayWindow), c.State
 	if memory == nil {
 		memory = make([]byte, 8*words+8)
 		// The allocator promises no alignment for bytes.
 		memory = memory[-uintptr(unsafe.Pointer(&memory[0]))&7:]
 	}
+	if len(memory) < 8*words || uintptr(unsafe.Pointer(&memory[0]))%8 != 0 {
+		return fmt.Errorf("%d bytes of state, want %d, aligned to 8: %w", len(memory), 8*words, syscall.EINVAL)
+	}
 	all := unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(&memory[0])), words)
-	s.sent = &all[0]
-	s.window.init(window, &all[1], &all[2], all[stateWords:])
+	s.whose, s.sent = &all[0], &all[1]
+	if whose := s.whose.Load(); whose == 0 {
+		for i := range all {
+			if all[i].Load() != 0 {
+				return fmt.Errorf("state that no SA left: %w", syscall.EINVAL)
+			}
+		}
+		s.whose.Store(c.identity())
+	} else if whose != c.identity() {
+		return fmt.Errorf("state of another SA: SPI %d with a window of %d, or other sequence numbers, want SPI %d with %d: %w",
+			uint32(whose), whose>>32&(1<<25-1), c.SPI, c.ReplayWindow, syscall.EINVAL)
+	}
+	s.window.init(c.ReplayWindow, &all[2], &all[3], all[stateWords:])
+	return nil
 }
 
 // worker is what sealing or opening one packet needs. An SA has as many as
@@ -137,8 +166,8 @@ type protection interface {
 	open(packet []byte, seq uint64) bool
 }
 
-// New returns an SA that has sent and received nothing. Errors wrap EINVAL if
-// the parameters make no SA, and EOPNOTSUPP if an algorithm is known by name
+// New returns an SA that has sent and received nothing, or what State says. Errors
+// wrap EINVAL if the parameters make no SA, and EOPNOTSUPP if an algorithm is known by name
 // only.
 func New(c Config) (*SA, error) {
 	enc, ok := algorithm.EncryptionByID(c.Encryption)
@@ -151,9 +180,6 @@ func New(c Config) (*SA, error) {
 	if c.ReplayWindow > MaxReplayWindow {
 		return nil, fmt.Errorf("esp: replay window of %d packets, at most %d are possible: %w",
 			c.ReplayWindow, MaxReplayWindow, syscall.EINVAL)
-	}
-	if c.State != nil && (len(c.State) < StateSize(c) || uintptr(unsafe.Pointer(&c.State[0]))%8 != 0) {
-		return nil, fmt.Errorf("esp: %d bytes of state, want %d, aligned to 8: %w", len(c.State), StateSize(c), syscall.EINVAL)
 	}
 	if c.Padding > Random {
 		return nil, fmt.Errorf("esp: no padding has the number %d: %w", c.Padding, syscall.EINVAL)
@@ -171,7 +197,12 @@ func New(c Config) (*SA, error) {
 	if c.ESN || c.Cyclic {
 		sa.last = math.MaxUint64
 	}
-	sa.state.init(c.ReplayWindow, c.State)
+	if err := sa.state.init(&c); err != nil {
+		return nil, fmt.Errorf("esp: %w", err)
+	}
+	if sent := sa.state.sent.Load(); sent > sa.last {
+		return nil, fmt.Errorf("esp: state in which number %d was sent, at most %d can be: %w", sent, sa.last, syscall.EINVAL)
+	}
 
 	var err error
 	if enc.BlockSize > 1 || c.Padding == Random {

@@ -188,6 +188,28 @@ func endings(events []Event) (all []string) {
 	return all
 }
 
+// What was kept of an SA is refused if its memory is another SA's.
+func TestRestoreWithMemoryOfAnother(t *testing.T) {
+	t.Parallel()
+	for what, change := range map[string]func(*Snapshot){
+		"another SPI":    func(s *Snapshot) { s.SPI++ },
+		"64-bit numbers": func(s *Snapshot) { s.Flags |= pfkey.SAFlagESN },
+		// As large in memory as it was.
+		"another window": func(s *Snapshot) { s.Replay++ },
+	} {
+		shelf := newShelf()
+		add(t, New(Config{Store: shelf}), tunnel(1000, func(s *Spec) { s.Replay = 32 }))
+		s, err := DecodeSnapshot(shelf.kept[1000])
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(&s)
+		if err := New(Config{Store: shelf}).Restore([]Snapshot{s}, nil); !errors.Is(err, syscall.EINVAL) {
+			t.Errorf("%s: %v, want EINVAL", what, err)
+		}
+	}
+}
+
 // A key whose IVs would come again is known in the next process too, also when
 // its SA is gone.
 func TestRestoreUsedKeys(t *testing.T) {
