@@ -110,21 +110,15 @@ func takeOuter(k kind, fd int) (outer, error) {
 		return nil, err
 	case k.port != 0:
 		return udp{s, k.six}, nil
-	case k.six:
-		return raw6{s}, nil
 	default:
-		return raw4{s}, nil
+		return openRaw(k.six, s)
 	}
 }
 
 // openOuter opens a socket of the kernel's.
 func openOuter(k kind) (outer, error) {
-	switch {
-	case k.port != 0:
+	if k.port != 0 {
 		return openUDP(k)
-	case k.six:
-		return openRaw6()
-	default:
-		return openRaw4()
 	}
+	return openRaw(k.six, nil)
 }

@@ -138,9 +138,9 @@ type sharedUDPReceiver struct {
 
 func (u sharedUDP) receiver() receiver {
 	if u.kind.six {
-		return &sharedUDPReceiver{below: raw6{u.socket}.receiver(), split: newSplit()}
+		return &sharedUDPReceiver{below: newRaw6Receiver(u.socket), split: newSplit()}
 	}
-	return &sharedUDPReceiver{below: raw4{u.socket}.receiver(), split: newSplit()}
+	return &sharedUDPReceiver{below: newRaw4Receiver(u.socket), split: newSplit()}
 }
 
 func (r *sharedUDPReceiver) receive() (_ []arrival, err error) {

@@ -170,10 +170,8 @@ func (p *Plane) Files() map[string]*os.File {
 	files := map[string]*os.File{}
 	for k, o := range p.outers {
 		switch o := o.(type) {
-		case raw4:
-			files[k.String()] = o.file
-		case raw6:
-			files[k.String()] = o.file
+		case raw:
+			files[k.String()] = o.in.file
 		case udp:
 			files[k.String()] = o.file
 		}
