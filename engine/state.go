@@ -217,7 +217,7 @@ type sas struct {
 	state *state
 }
 
-func (s sas) Put(snapshot sad.Snapshot) error {
+func (s sas) Put(snapshot sad.Snapshot, live sad.Live) error {
 	st := s.state
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -31,6 +31,7 @@ const (
 	Congestion                  // marked as congested on its way, which the inner packet can't express (RFC 6040, section 4.2)
 	Reports                     // ICMP errors about packets that were too big, believed
 	BadReports                  // the same, not believed: about packets that were never sent, or senseless
+	InNotKept                   // above what the SA's bounds allow, see esp.Bounds
 
 	counterCount
 )
@@ -40,7 +41,7 @@ func (c Counter) Name() string {
 	return [counterCount]string{
 		"hdrops", "nopf", "notdb", "badilen", "wrap", "badenc", "badauth", "replay", "input", "output",
 		"ibytes", "obytes", "toobig", "pdrops", "tunnel", "dummies", "nonesp", "keepalives", "congestion",
-		"toobig_reports", "toobig_forged",
+		"toobig_reports", "toobig_forged", "not_kept",
 	}[c]
 }
 
@@ -68,6 +69,7 @@ func (c Counter) String() string {
 		"packets dropped; congestion that the inner packet can't express",
 		"ICMP errors about packets too big for the path",
 		"ICMP errors ignored; about packets that were not sent",
+		"packets dropped; sequence number not kept on the disk yet",
 	}[c]
 }
 
@@ -92,6 +94,7 @@ const (
 	OutSend                            // dropped: the kernel did not send it
 	OutRead                            // errors of reading from the TUN device
 	OutPathMTU                         // dropped: larger than the path takes in one piece; the sender was told
+	OutNotKept                         // dropped: above what the SA's bounds allow, see esp.Bounds
 
 	tunnelCounterCount
 )
@@ -101,6 +104,7 @@ func (c TunnelCounter) Name() string {
 	return [tunnelCounterCount]string{
 		"ipackets", "ibytes", "ierrors", "opackets", "obytes", "not_running", "no_sa", "family", "loop",
 		"too_big", "sequence", "not_sent", "read_errors", "path_mtu",
+		"not_kept",
 	}[c]
 }
 
@@ -121,6 +125,7 @@ func (c TunnelCounter) String() string {
 		"output dropped; not sent",
 		"errors of reading from the interface",
 		"output dropped; too big for the path, and the sender was told",
+		"output dropped; sequence number not kept on the disk yet",
 	}[c]
 }
 

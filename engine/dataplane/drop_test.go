@@ -236,6 +236,36 @@ func TestOutboundSequenceOverflow(t *testing.T) {
 	}
 }
 
+// Above the bounds of an SA nothing is sent, and nothing received, until they are
+// moved.
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	h := newHostWith(t, newFakeNet(), addrA, sad.Config{Bounds: &esp.Bounds{Sent: 2, Received: 2}})
+	addSA(t, h.sad, spec(10000, addrA, addrB, 100))
+	s := spec(10001, addrB, addrA, 100)
+	addSA(t, h.sad, s)
+	h.configure(t, addrA, addrB, 100)
+	o, in := newOutbound(h.tunnel), newInbound(h.plane, inIPv4, nil)
+	send := func() {
+		o.process(o.load(ip4(100)))
+		o.process(o.load(ip4(100), ip4(100)))
+		in.process([]arrival{arrive(seal(t, s, 2, ip4(100), protoIPv4), addrB, addrA), arrive(seal(t, s, 3, ip4(100), protoIPv4), addrB, addrA)})
+	}
+	send()
+	if c := h.tunnel.Counters(); c[OutPackets] != 1 || c[OutNotKept] != 2 || h.plane.Counters()[InNotKept] != 1 || len(h.tun.in) != 1 {
+		t.Errorf("of 3 packets out %d pass and %d wait for the disk, of 2 packets in %d and %d",
+			c[OutPackets], c[OutNotKept], len(h.tun.in), h.plane.Counters()[InNotKept])
+	}
+	for _, spi := range []uint32{10000, 10001} {
+		dst := map[uint32]netip.Addr{10000: addrB, 10001: addrA}[spi]
+		h.sad.Inbound(spi, dst).ESP.SetBounds(esp.Bounds{Sent: 100, Received: 100})
+	}
+	send()
+	if c := h.tunnel.Counters(); c[OutPackets] != 4 || len(h.tun.in) != 2 || h.plane.Counters()[Replay] != 1 {
+		t.Errorf("then %d packets out pass, want 4, and %d in, want 2", c[OutPackets], len(h.tun.in))
+	}
+}
+
 // FreeBSD copies the DS field and clears ECN.
 func TestTrafficClassOutside(t *testing.T) {
 	t.Parallel()

@@ -272,8 +272,14 @@ type testHost struct {
 
 func newHost(t testing.TB, n *fakeNet, addr netip.Addr) *testHost {
 	t.Helper()
+	return newHostWith(t, n, addr, sad.Config{})
+}
+
+func newHostWith(t testing.TB, n *fakeNet, addr netip.Addr, c sad.Config) *testHost {
+	t.Helper()
 	h := &testHost{tun: newFakeTUN()}
-	h.sad = sad.New(sad.Config{Encapsulated: func(sa *sad.SA, usable bool) { h.plane.Encapsulated(sa, usable) }})
+	c.Encapsulated = func(sa *sad.SA, usable bool) { h.plane.Encapsulated(sa, usable) }
+	h.sad = sad.New(c)
 	h.plane = New(Config{SAD: h.sad, open: n.open(addr)})
 	h.tunnel = h.plane.Attach("ipsec0", h.tun)
 	t.Cleanup(func() {

@@ -113,7 +113,10 @@ func (in *inbound) packet(a *arrival, counts *Counters) {
 	if err != nil {
 		cause := causeOf(err)
 		counts[cause]++
-		in.sa.Refuse(refusalOf(cause))
+		// It is not the packet's fault that the disk is slow.
+		if cause != InNotKept {
+			in.sa.Refuse(refusalOf(cause))
+		}
 		return
 	}
 	counts[InputBytes] += uint64(len(payload))
@@ -157,6 +160,8 @@ func causeOf(err error) Counter {
 		return BadAuth
 	case esp.ErrPadding:
 		return BadEncrypt
+	case esp.ErrBound:
+		return InNotKept
 	default: // ErrTooShort and ErrAlignment
 		return BadLength
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"time"
 
+	"ifipsec/engine/esp"
 	"ifipsec/engine/icmp"
 	"ifipsec/engine/sad"
 
@@ -168,6 +169,11 @@ func (o *outbound) seal(sa *sad.SA, counts *TunnelCounters) {
 		return
 	}
 	seq, err := sa.ESP.Reserve(len(o.valid))
+	if err == esp.ErrBound {
+		counts[OutNotKept] += uint64(len(o.valid))
+		o.complain(err)
+		return
+	}
 	if err != nil {
 		counts[OutSequence] += uint64(len(o.valid))
 		o.tunnel.plane.counters[Wrap].Add(uint64(len(o.valid)))

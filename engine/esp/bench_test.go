@@ -75,7 +75,7 @@ func BenchmarkWindow(b *testing.B) {
 				for n := uint64(2); b.Loop(); n++ {
 					seq := arrival(n)
 					if w.check(seq) {
-						w.mark(seq, false)
+						_ = w.mark(seq, false)
 					}
 				}
 			})

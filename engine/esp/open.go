@@ -29,8 +29,8 @@ var (
 // with the ICV, in place. It returns the payload, which is a part of packet,
 // and its protocol number; 59 (no next header) is a dummy packet for the
 // caller to drop (RFC 4303, section 2.6). An error is one of ErrTooShort,
-// ErrAlignment, ErrReplay, ErrICV and ErrPadding, unwrapped; packet's content
-// is then undefined. Open does not allocate.
+// ErrAlignment, ErrReplay, ErrICV, ErrPadding and ErrBound, unwrapped; packet's
+// content is then undefined. Open does not allocate.
 //
 // The SPI is not compared: the SA was found by it, and the ICV covers it.
 // A packet counts as received, for the replay window, when everything else was
@@ -70,8 +70,13 @@ func (sa *SA) Open(packet []byte) (payload []byte, next uint8, err error) {
 		return nil, 0, ErrPadding
 	}
 
-	if !sa.state.window.mark(seq, sa.esn) {
-		return nil, 0, ErrReplay
+	window := &sa.state.window
+	err = window.mark(seq, sa.esn)
+	if seq > window.bound.ask.Load() {
+		sa.callLow()
+	}
+	if err != nil {
+		return nil, 0, err
 	}
 	return plain[:n:n], next, nil
 }

@@ -20,6 +20,9 @@ type window struct {
 	mu   sync.Mutex     // held to change what follows, and top
 	next *atomic.Uint64 // where top is on the way to
 	ring []atomic.Uint64
+
+	bound  bound         // set under mu
+	beyond atomic.Uint64 // the highest number that was refused because of bound
 }
 
 // init takes memory for the window. If the process that had it was killed while
@@ -28,6 +31,7 @@ type window struct {
 // the old top. The packet that top was moved for was not delivered.
 func (w *window) init(size uint32, top, next *atomic.Uint64, ring []atomic.Uint64) {
 	w.size, w.top, w.next, w.ring = uint64(size), top, next, ring
+	w.bound.set(unbounded, unbounded)
 	if to := next.Load(); to > top.Load() {
 		w.clear(to)
 		w.top.Store(to)
@@ -68,20 +72,24 @@ func (w *window) check(seq uint64) bool {
 	return seq > top || top-seq < w.size && w.word(seq/64).Load()&(1<<(seq%64)) == 0
 }
 
-// mark notes that the packet with this number was received. It reports false
-// if it cannot be accepted after all. Without a replay check, only the highest
-// number is kept, and only if track says that extend needs it.
-func (w *window) mark(seq uint64, track bool) bool {
+// mark notes that the packet with this number was received. If it cannot be
+// accepted after all, that is ErrReplay, or ErrBound. Without a replay check,
+// only the highest number is kept, and only if track says that extend needs it.
+func (w *window) mark(seq uint64, track bool) error {
 	if w.size == 0 && !track {
-		return true
+		return nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.check(seq) {
-		return false
+		return ErrReplay
 	}
 	top := w.top.Load()
 	if w.size > 0 {
+		if seq > w.bound.limit.Load() {
+			w.beyond.Store(max(w.beyond.Load(), seq))
+			return ErrBound
+		}
 		if seq > top {
 			w.next.Store(seq)
 			w.clear(seq)
@@ -92,7 +100,7 @@ func (w *window) mark(seq uint64, track bool) bool {
 	if seq > top {
 		w.top.Store(seq)
 	}
-	return true
+	return nil
 }
 
 // extend returns the 64-bit sequence number whose low half is low and that is

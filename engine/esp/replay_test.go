@@ -53,7 +53,7 @@ func TestWindow(t *testing.T) {
 				if got := w.check(a.seq); got != a.ok {
 					t.Errorf("arrival %d: check(%d) = %v, want %v", i, a.seq, got, a.ok)
 				}
-				if got := w.mark(a.seq, false); got != a.ok {
+				if got := w.mark(a.seq, false) == nil; got != a.ok {
 					t.Errorf("arrival %d: mark(%d) = %v, want %v", i, a.seq, got, a.ok)
 				}
 			}
@@ -77,7 +77,7 @@ func TestWindowModel(t *testing.T) {
 				seq = top + r.Uint64N(100000)
 			}
 			want := seq > 0 && !seen[seq] && (seq > top || top-seq < uint64(size))
-			if got := w.mark(seq, false); got != want {
+			if got := w.mark(seq, false) == nil; got != want {
 				t.Fatalf("size %d, highest %d: mark(%d) = %v, want %v", size, top, seq, got, want)
 			}
 			if want {
@@ -287,7 +287,7 @@ func TestWindowOfAKilledProcess(t *testing.T) {
 		}
 		w := &before.state.window
 		for seq := uint64(40); seq <= 100; seq++ {
-			if !w.mark(seq, false) {
+			if w.mark(seq, false) != nil {
 				t.Fatalf("%d refused", seq)
 			}
 		}
@@ -304,12 +304,12 @@ func TestWindowOfAKilledProcess(t *testing.T) {
 		}
 		w = &after.state.window
 		for seq := uint64(1); seq <= 236; seq++ {
-			if w.mark(seq, false) {
+			if w.mark(seq, false) == nil {
 				t.Errorf("after %d words were cleared, %d is accepted, want it outside the window", cleared, seq)
 			}
 		}
 		for seq := uint64(237); seq <= 301; seq++ {
-			if !w.mark(seq, false) {
+			if w.mark(seq, false) != nil {
 				t.Errorf("after %d words were cleared, %d is refused", cleared, seq)
 			}
 		}

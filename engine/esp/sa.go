@@ -13,7 +13,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -69,6 +68,12 @@ type Config struct {
 	// killed in the middle of a packet. Nil: memory of its own.
 	State []byte
 
+	// Bounds, if not nil, are the first ones of the SA, within which State must
+	// be. Low is called, from within Reserve and Open, when it is time to move
+	// them with [SA.SetBounds], once until that is done. It must not wait.
+	Bounds *Bounds
+	Low    func(*SA)
+
 	// Rand seeds the initialization vectors of CBC and random padding. It is
 	// read in New only; nil is crypto/rand.
 	Rand io.Reader
@@ -90,6 +95,10 @@ type SA struct {
 	workers sync.Pool // of *worker
 
 	state state
+	sent  bound
+
+	low   func(*SA) // nil without bounds
+	asked atomic.Bool
 }
 
 // state is what an SA must not forget while its keys are in use: a sequence
@@ -189,19 +198,19 @@ func New(c Config) (*SA, error) {
 		spi:      c.SPI,
 		esn:      c.ESN,
 		padding:  c.Padding,
-		last:     math.MaxUint32,
+		last:     c.last(),
 		ivLen:    enc.IVLen,
 		alignOut: enc.Align,
 		alignIn:  max(4, enc.BlockSize),
-	}
-	if c.ESN || c.Cyclic {
-		sa.last = math.MaxUint64
 	}
 	if err := sa.state.init(&c); err != nil {
 		return nil, fmt.Errorf("esp: %w", err)
 	}
 	if sent := sa.state.sent.Load(); sent > sa.last {
 		return nil, fmt.Errorf("esp: state in which number %d was sent, at most %d can be: %w", sent, sa.last, syscall.EINVAL)
+	}
+	if err := sa.setBounds(&c); err != nil {
+		return nil, fmt.Errorf("esp: %w", err)
 	}
 
 	var err error
@@ -299,7 +308,7 @@ func (sa *SA) MaxTrailerLen() int { return sa.alignOut - 1 + trailerLen + sa.icv
 // first. Numbers not used for a packet are lost, and none is given out twice:
 // the high half counts on after a cyclic SA's 32 bits start again. Without ESN
 // and Cyclic it returns ErrSequenceOverflow when fewer than n are left of the
-// 2^32-1.
+// 2^32-1, and ErrBound when fewer are left within the SA's bounds.
 func (sa *SA) Reserve(n int) (first uint64, err error) {
 	if n <= 0 {
 		return 0, fmt.Errorf("esp: %d sequence numbers asked for: %w", n, syscall.EINVAL)
@@ -309,7 +318,14 @@ func (sa *SA) Reserve(n int) (first uint64, err error) {
 		if uint64(n) > sa.last-sent {
 			return 0, ErrSequenceOverflow
 		}
+		if uint64(n) > sa.sent.limit.Load()-sent {
+			sa.callLow()
+			return 0, ErrBound
+		}
 		if sa.state.sent.CompareAndSwap(sent, sent+uint64(n)) {
+			if sent+uint64(n) > sa.sent.ask.Load() {
+				sa.callLow()
+			}
 			return sent + 1, nil
 		}
 	}

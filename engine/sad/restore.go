@@ -68,8 +68,11 @@ func (db *DB) restored(s *Snapshot) (*SA, error) {
 			}
 			m = memory{s.Offset, mem}
 		}
+		if db.bounds != nil && s.Bounds == nil && s.transforms() {
+			return nil, invalid("an SA without bounds")
+		}
 		var err error
-		if transform, m, err = db.transform(&s.Spec, &m); err != nil {
+		if transform, m, err = db.transform(&s.Spec, s.Bounds, &m); err != nil {
 			return nil, err
 		}
 	default:

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"ifipsec/engine/esp"
 	"ifipsec/engine/pfkey"
 )
 
@@ -55,7 +56,7 @@ func (s *shelf) Free(offset int64, _ int) {
 	delete(s.memory, offset)
 }
 
-func (s *shelf) Put(snapshot Snapshot) error {
+func (s *shelf) Put(snapshot Snapshot, live Live) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.full != nil {
@@ -206,6 +207,69 @@ func TestRestoreWithMemoryOfAnother(t *testing.T) {
 		change(&s)
 		if err := New(Config{Store: shelf}).Restore([]Snapshot{s}, nil); !errors.Is(err, syscall.EINVAL) {
 			t.Errorf("%s: %v, want EINVAL", what, err)
+		}
+	}
+}
+
+// An SA whose memory is lost goes on above its bounds, and has counted what its
+// mark says.
+func TestResume(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	c := Config{Now: func() time.Time { return now }, Store: newShelf(), Bounds: &esp.Bounds{Sent: 10, Received: 5}}
+	asked := 0
+	c.Low = func(*esp.SA) { asked++ }
+	shelf := c.Store.(*shelf)
+	sa := add(t, New(c), tunnel(1000, func(s *Spec) { s.Replay = 64 }))
+	now = now.Add(time.Minute)
+	if _, err := sa.ESP.Reserve(7); err != nil || asked != 1 {
+		t.Fatalf("%v, asked %d times, want once", err, asked)
+	}
+	sa.Account(7, 700)
+	sa.Refuse(RefusedICV)
+	mark := sa.Live().Mark(sa.ESP.Bounds())
+	kept, err := DecodeMark(mark.Append(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot, err := DecodeSnapshot(shelf.kept[1000])
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := newShelf()
+	c.Store = next
+	if err := New(c).Restore([]Snapshot{snapshot}, nil); err == nil {
+		t.Error("memory that is lost was found")
+	}
+	next.full = syscall.ENOSPC
+	if err := snapshot.Resume(kept, next.Alloc); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Resume = %v, want ENOSPC", err)
+	}
+	next.full = nil
+	if err := snapshot.Resume(kept, next.Alloc); err != nil {
+		t.Fatal(err)
+	}
+	db := New(c)
+	if err := db.Restore([]Snapshot{snapshot}, nil); err != nil {
+		t.Fatal(err)
+	}
+	again := db.Outbound(Index{hostA, hostB, 100})
+	if diff := cmp.Diff(sa.Current(), again.Current()); diff != "" || again.Refused(RefusedICV) != 1 {
+		t.Errorf("counted (-before +after):\n%s", diff)
+	}
+	if again.ESP.Sequence() != 10 || again.ESP.ReplayState().Highest != 5 {
+		t.Errorf("goes on from %d and %d, want its bounds, 10 and 5", again.ESP.Sequence(), again.ESP.ReplayState().Highest)
+	}
+	if _, err := again.ESP.Reserve(1); err != esp.ErrBound {
+		t.Errorf("Reserve = %v, want ErrBound", err)
+	}
+	snapshot.Bounds = nil
+	if err := New(c).Restore([]Snapshot{snapshot}, nil); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("an SA without bounds: %v, want EINVAL", err)
+	}
+	for _, n := range []int{0, markSize - 1, markSize + 1} {
+		if _, err := DecodeMark(make([]byte, n)); err == nil {
+			t.Errorf("a mark of %d bytes is no error", n)
 		}
 	}
 }

@@ -58,6 +58,11 @@ type Config struct {
 	Store  Store
 	Secret []byte
 
+	// Bounds are those that new SAs of ESP begin with, if the store's memory can
+	// be lost, and Low is what they call; see [esp.Config]. nil: they have none.
+	Bounds *esp.Bounds
+	Low    func(*esp.SA)
+
 	// Encapsulated is told of every ESP SA with a NATT that becomes usable or
 	// ceases to be in the database, in the order of the changes, for somebody
 	// must open the port. It is called under the database's lock, so it may
@@ -71,7 +76,9 @@ type DB struct {
 	rand      io.Reader
 	preferOld bool
 	larval    time.Duration
-	store     Store // nil if nothing is kept
+	store     Store       // nil if nothing is kept
+	bounds    *esp.Bounds // nil if there are none
+	low       func(*esp.SA)
 
 	encapsulated func(sa *SA, usable bool)
 
@@ -104,6 +111,8 @@ func New(c Config) *DB {
 		pairs:     map[pairKey]map[*head]struct{}{},
 		used:      usedKeys{secret: c.Secret, hashes: map[uint64]struct{}{}},
 		store:     c.Store,
+		bounds:    c.Bounds,
+		low:       c.Low,
 
 		encapsulated: c.Encapsulated,
 	}
@@ -170,7 +179,7 @@ func (db *DB) Add(s Spec) (*SA, error) {
 			return nil, err
 		}
 	}
-	transform, m, err := db.transform(&s, nil)
+	transform, m, err := db.transform(&s, db.bounds, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +265,7 @@ func (db *DB) complete(larval *SA, s Spec) (*SA, error) {
 	if err := db.checkTCP(&s); err != nil {
 		return nil, err
 	}
-	transform, m, err := db.transform(&s, nil)
+	transform, m, err := db.transform(&s, db.bounds, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -415,29 +424,13 @@ func (db *DB) Outbound(i Index) *SA {
 
 // transform makes the ESP transform of s, nil if it has none, and the memory of
 // the SA: at, or new memory if at is nil.
-func (db *DB) transform(s *Spec, at *memory) (*esp.SA, memory, error) {
-	if s.SAType != pfkey.SATypeESP || s.Flags&pfkey.SAFlagOld != 0 {
+func (db *DB) transform(s *Spec, bounds *esp.Bounds, at *memory) (*esp.SA, memory, error) {
+	if !s.transforms() {
 		return nil, memory{}, nil
 	}
-	padding := esp.Sequential
-	switch s.Flags & pfkey.SAFlagPadMask {
-	case pfkey.SAFlagPadZero:
-		padding = esp.Zero
-	case pfkey.SAFlagPadRandom:
-		padding = esp.Random
-	}
-	return db.build(esp.Config{
-		SPI:               s.SPI,
-		Encryption:        s.Encrypt,
-		EncryptionKey:     s.EncryptKey,
-		Authentication:    s.Auth,
-		AuthenticationKey: s.AuthKey,
-		ReplayWindow:      s.Replay,
-		ESN:               s.Flags&pfkey.SAFlagESN != 0,
-		Cyclic:            s.Flags&pfkey.SAFlagCyclic != 0,
-		Padding:           padding,
-		Rand:              db.rand,
-	}, at)
+	c := s.config()
+	c.Bounds, c.Low, c.Rand = bounds, db.low, db.rand
+	return db.build(c, at)
 }
 
 // matches says whether an update with s means sa: FreeBSD's key_cmpsaidx with

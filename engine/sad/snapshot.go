@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"ifipsec/engine/esp"
 	"ifipsec/engine/pfkey"
 )
 
@@ -19,6 +20,10 @@ type Snapshot struct {
 	Born  uint64 // orders SAs by age
 	Group uint64 // orders groups of SAs by age
 	Used  uint64 // by which it is known when the key is used again, 0 if that does not matter
+
+	// Bounds are those of the transform, if it has any. They are kept with its
+	// Mark.
+	Bounds *esp.Bounds
 
 	// Where the counters and the state of the transform are. A size of 0 says
 	// that there is none.
@@ -76,7 +81,10 @@ func DecodeSnapshot(b []byte) (Snapshot, error) {
 	if err := json.Unmarshal(text, &p); err != nil {
 		return Snapshot{}, fmt.Errorf("a kept SA: %w", err)
 	}
-	s := Snapshot{p.Spec, p.State, time.Unix(0, p.Created), p.KeyReused, p.Born, p.Group, p.Used, p.Offset, p.Size}
+	s := Snapshot{
+		Spec: p.Spec, State: p.State, Created: time.Unix(0, p.Created), KeyReused: p.KeyReused,
+		Born: p.Born, Group: p.Group, Used: p.Used, Offset: p.Offset, Size: p.Size,
+	}
 	for _, k := range []*[]byte{&s.AuthKey, &s.EncryptKey} {
 		*k = nil
 		if len(rest) >= 2 && binary.BigEndian.Uint16(rest) == noKey {

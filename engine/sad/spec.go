@@ -53,6 +53,33 @@ type NATT struct {
 	Fragment         uint16     // -natt_mtu in bytes, 0 if not given
 }
 
+// transforms says whether the SA has an ESP transform.
+func (s *Spec) transforms() bool {
+	return s.SAType == pfkey.SATypeESP && s.Flags&pfkey.SAFlagOld == 0
+}
+
+// config is what the transform is made of.
+func (s *Spec) config() esp.Config {
+	padding := esp.Sequential
+	switch s.Flags & pfkey.SAFlagPadMask {
+	case pfkey.SAFlagPadZero:
+		padding = esp.Zero
+	case pfkey.SAFlagPadRandom:
+		padding = esp.Random
+	}
+	return esp.Config{
+		SPI:               s.SPI,
+		Encryption:        s.Encrypt,
+		EncryptionKey:     s.EncryptKey,
+		Authentication:    s.Auth,
+		AuthenticationKey: s.AuthKey,
+		ReplayWindow:      s.Replay,
+		ESN:               s.Flags&pfkey.SAFlagESN != 0,
+		Cyclic:            s.Flags&pfkey.SAFlagCyclic != 0,
+		Padding:           padding,
+	}
+}
+
 // invalid is an EINVAL that says what is wrong.
 func invalid(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, syscall.EINVAL)...)

@@ -1,6 +1,8 @@
 package sad
 
 import (
+	"encoding/binary"
+	"fmt"
 	"runtime"
 	"sync/atomic"
 	"unsafe"
@@ -21,7 +23,7 @@ type Store interface {
 	Free(offset int64, size int)
 	// Put keeps an SA, in place of the one with its SPI if there is one. If it
 	// fails, nothing has changed. The keys are the database's.
-	Put(Snapshot) error
+	Put(Snapshot, Live) error
 	// Delete forgets an SA.
 	Delete(spi uint32)
 }
@@ -39,9 +41,15 @@ type counts struct {
 	first          atomic.Int64 // nanoseconds from the SA's creation to the first use, plus one
 	last           atomic.Int64 // likewise to the last use
 	refused        [refusals]atomic.Uint64
+	_              [countsSize/8 - 4 - refusals]atomic.Uint64
 }
 
 const countsSize = 64
+
+// words is the counters as memory.
+func (c *counts) words() *[countsSize / 8]atomic.Uint64 {
+	return (*[countsSize / 8]atomic.Uint64)(unsafe.Pointer(c))
+}
 
 // counts returns the counters in the memory, or new ones if there is none.
 func (m memory) counts() *counts {
@@ -49,6 +57,77 @@ func (m memory) counts() *counts {
 		return new(counts)
 	}
 	return (*counts)(unsafe.Pointer(unsafe.SliceData(m.mem)))
+}
+
+// Live is what changes of an SA with its packets. It can be looked at at any time.
+type Live struct {
+	ESP    *esp.SA // nil if the SA carries none
+	counts *counts
+}
+
+// Live is the SA's.
+func (sa *SA) Live() Live { return Live{sa.ESP, sa.usage.counts} }
+
+// Mark is what is known of an SA when its memory is lost.
+type Mark struct {
+	esp.Bounds // that its numbers did not pass
+	counted    [countsSize / 8]uint64
+}
+
+// markSize is the octets of a mark that is kept.
+const markSize = 16 + countsSize
+
+// Mark is what there is to be kept now, with these bounds.
+func (l Live) Mark(b esp.Bounds) Mark {
+	m := Mark{Bounds: b}
+	for i := range m.counted {
+		m.counted[i] = l.counts.words()[i].Load()
+	}
+	return m
+}
+
+// Append appends the mark to b.
+func (m *Mark) Append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint64(b, m.Sent)
+	b = binary.BigEndian.AppendUint64(b, m.Received)
+	for _, n := range m.counted {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	return b
+}
+
+// DecodeMark reads what [Mark.Append] wrote.
+func DecodeMark(b []byte) (m Mark, err error) {
+	if len(b) != markSize {
+		return m, fmt.Errorf("a mark of %d bytes, want %d", len(b), markSize)
+	}
+	m.Sent, m.Received = binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])
+	for i := range m.counted {
+		m.counted[i] = binary.BigEndian.Uint64(b[16+8*i:])
+	}
+	return m, nil
+}
+
+// Resume gives what was kept of an SA new memory, because what it had is lost. All
+// that is known of that is the mark; see [esp.Resume]. alloc is [Store.Alloc],
+// the errors of which it returns.
+func (s *Snapshot) Resume(m Mark, alloc func(size int) (int64, []byte, error)) (err error) {
+	if s.Size == 0 {
+		return nil
+	}
+	s.Bounds = &m.Bounds
+	c := s.config()
+	s.Size = countsSize + esp.StateSize(c)
+	var mem []byte
+	if s.Offset, mem, err = alloc(s.Size); err != nil {
+		return err
+	}
+	counts := memory{mem: mem}.counts()
+	for i, n := range m.counted {
+		counts.words()[i].Store(n)
+	}
+	c.State = mem[countsSize:]
+	return esp.Resume(c, m.Bounds)
 }
 
 // build makes the transform of an SA with its state in the memory of the
@@ -91,7 +170,7 @@ func (db *DB) keep(sa *SA) error {
 	if h := db.heads[sa.headKey()]; h != nil {
 		group = h.made
 	}
-	return db.store.Put(sa.snapshot(group))
+	return db.store.Put(sa.snapshot(group), sa.Live())
 }
 
 // snapshot is the SA as it is kept. The keys are its own.
