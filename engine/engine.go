@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 
 	"ifipsec/engine/clock"
@@ -27,6 +28,9 @@ type Config struct {
 	Log *slog.Logger
 	// Offload opens the TUN devices with segmentation offload.
 	Offload bool
+	// PacketSocket sends ESP right to Ethernet links, past the host's IP and its
+	// firewall.
+	PacketSocket bool
 	// StateDir is a directory for what is to outlive the process, for this engine
 	// alone; its parent must exist. Empty: nothing does.
 	StateDir string
@@ -40,6 +44,7 @@ type Config struct {
 type Engine struct {
 	log     *slog.Logger
 	offload bool
+	direct  bool // Config.PacketSocket
 	host    *host.Host
 	clock   *clock.Clock
 	sysctl  *sysctl.Table
@@ -72,6 +77,7 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		log:     cfg.Log,
 		offload: cfg.Offload,
+		direct:  cfg.PacketSocket,
 		host:    h,
 		tunnels: map[int]*dataplane.Tunnel{},
 		devices: map[int]*host.Device{},
@@ -82,7 +88,11 @@ func New(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e.key = key.New(key.Config{SAD: e.sad, SPD: e.spd, Log: cfg.Log, Now: e.clock.Now, Wall: e.clock.Wall})
-	e.plane = dataplane.New(dataplane.Config{SAD: e.sad, Log: cfg.Log, Sysctl: e.sysctl, NoSA: e.acquire, Memory: e.counterMemory, Take: cfg.Taken.Take, Moved: e.keepMoved})
+	plane := dataplane.Config{SAD: e.sad, Log: cfg.Log, Sysctl: e.sysctl, NoSA: e.acquire, Memory: e.counterMemory, Take: cfg.Taken.Take, Moved: e.keepMoved}
+	if e.direct {
+		plane.Hop = e.hop
+	}
+	e.plane = dataplane.New(plane)
 	e.applySysctls()
 	for sa := range e.sad.All(pfkey.SATypeESP) {
 		if sa.NATT != nil {
@@ -131,6 +141,12 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if e.direct {
+		if err := e.host.WatchHops(ctx, e.plane.HopsChanged); err != nil {
+			return err
+		}
+		e.plane.HopsChanged()
+	}
 	// What changed before the watch began.
 	if err := e.resync(); err != nil {
 		return err
@@ -142,6 +158,12 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.follow(change)
 	}
 	return ctx.Err()
+}
+
+// hop is where packets go first, for the data plane.
+func (e *Engine) hop(src, dst netip.Addr, mark uint32) (dataplane.Hop, error) {
+	h, err := e.host.Hop(src, dst, mark)
+	return dataplane.Hop(h), err
 }
 
 // Close destroys the interfaces and ends the data plane. What the interfaces

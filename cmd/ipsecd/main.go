@@ -43,7 +43,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("ipsecd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: ipsecd [-replace] [-v] [-no-offload]\n       ipsecd -status [-json | -prometheus]\n       ipsecd -esp-sa\n       ipsecd -sysctl [name[=value] ...]\n       ipsecd -stop\n       ipsecd [-n] [-v] -rc file\n       ipsecd -version")
+		fmt.Fprintln(stderr, "usage: ipsecd [-replace] [-v] [-no-offload] [-packet-socket]\n       ipsecd -status [-json | -prometheus]\n       ipsecd -esp-sa\n       ipsecd -sysctl [name[=value] ...]\n       ipsecd -stop\n       ipsecd [-n] [-v] -rc file\n       ipsecd -version")
 		flags.PrintDefaults()
 	}
 	stop := flags.Bool("stop", false, "end the daemon of this network namespace")
@@ -58,6 +58,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	version := flags.Bool("version", false, "print the version")
 	verbose := flags.Bool("v", false, "log every change of configuration; with -rc, print the commands")
 	noOffload := flags.Bool("no-offload", false, "open TUN devices without segmentation offload, for kernels that refuse it")
+	packetSocket := flags.Bool("packet-socket", false, "send ESP packets right to Ethernet links, which is faster, past the host's firewall")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -120,7 +121,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 				return rundir.Supervise(log, args, withoutReplace(args))
 			}
 		default:
-			err = serve(log, !*noOffload, *replace)
+			err = serve(engine.Config{Log: log, Offload: !*noOffload, PacketSocket: *packetSocket}, *replace)
 		}
 		// Until the daemon serves, a command may be waiting for it.
 		rundir.Report(err)
@@ -143,7 +144,8 @@ func countTrue(all ...bool) (n int) {
 
 // serve is the daemon's life. It returns nil when a signal ended it, or when
 // another one took over. With replace, it takes over itself.
-func serve(log *slog.Logger, offload, replace bool) (err error) {
+func serve(cfg engine.Config, replace bool) (err error) {
+	log := cfg.Log
 	shortfalls, err := confine()
 	if err != nil {
 		return err
@@ -184,7 +186,8 @@ func serve(log *slog.Logger, offload, replace bool) (err error) {
 	unclaim := claim.Release
 	defer func() { err = errors.Join(err, unclaim()) }()
 
-	e, err := engine.New(engine.Config{Log: log, Offload: offload, StateDir: dir.State(), Taken: files})
+	cfg.StateDir, cfg.Taken = dir.State(), files
+	e, err := engine.New(cfg)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"regexp"
 	"slices"
 
@@ -17,11 +18,22 @@ var (
 	espCBC    = plain("rijndael-cbc", oneTunnel(cbc))
 	espHMAC   = plain("rijndael-cbc, hmac-sha2-256", oneTunnel(cbcHMAC))
 	espUDP    = plain("aes-gcm-16 in UDP", inUDP(oneTunnel(gcm)))
+
+	linkGCM  = toLink("aes-gcm-16, packet socket", oneTunnel(gcm))
+	linkCBC  = toLink("rijndael-cbc, packet socket", oneTunnel(cbc))
+	linkHMAC = toLink("rijndael-cbc, hmac-sha2-256, packet socket", oneTunnel(cbcHMAC))
 )
 
 // plain is ifipsec with one tunnel.
 func plain(name string, t tunnel) system {
 	return system{name, daemon, func(ctx context.Context, p *pair) error { return setUp(ctx, p, t) }}
+}
+
+// toLink is plain with daemons that send right to the link.
+func toLink(name string, t tunnel) system {
+	return system{name, daemon, func(ctx context.Context, p *pair) error {
+		return errors.Join(p.serve(ctx, "-packet-socket"), setUp(ctx, p, t))
+	}}
 }
 
 func inUDP(t tunnel) tunnel {
@@ -71,6 +83,25 @@ var experiments = []experiment{
 		metric: result.DaemonsPerGB, traffic: tcp, system: espUDP, reference: &wireGuard, goal: 0.6, lower: true},
 	{name: "cpu-machine-udp-encap", title: "CPU of the machine, TCP, ESP in UDP",
 		metric: result.MachinePerGB, traffic: tcp, system: espUDP, reference: &wireGuard, goal: 0.6, lower: true},
+
+	{name: "tcp-link", title: "TCP, aes-gcm-16, -packet-socket",
+		metric: result.BitsPerSecond, traffic: tcp, system: linkGCM, reference: &wireGuard, goal: 1},
+	{name: "tcp-link-four", title: "TCP, four streams, aes-gcm-16, -packet-socket",
+		metric: result.BitsPerSecond, traffic: tcpFour, system: linkGCM, reference: &wireGuard, goal: 1},
+	{name: "tcp-link-reverse", title: "TCP, reverse, aes-gcm-16, -packet-socket",
+		metric: result.BitsPerSecond, traffic: tcpReverse, system: linkGCM, reference: &wireGuard, goal: 1},
+	{name: "tcp-link-cbc", title: "TCP, rijndael-cbc, -packet-socket",
+		metric: result.BitsPerSecond, traffic: tcp, system: linkCBC, reference: &wireGuard, goal: 0.8},
+	{name: "tcp-link-cbc-hmac", title: "TCP, rijndael-cbc and hmac-sha2-256, -packet-socket",
+		metric: result.BitsPerSecond, traffic: tcp, system: linkHMAC, reference: &wireGuard, goal: 0.6},
+	{name: "udp-link-1300", title: "UDP of 1300 bytes, flood, aes-gcm-16, -packet-socket",
+		metric: result.BitsPerSecond, traffic: udpLarge, system: linkGCM, reference: &wireGuard, goal: 2},
+	{name: "udp-link-64", title: "UDP of 64 bytes, flood, aes-gcm-16, -packet-socket",
+		metric: result.PacketsPerSecond, traffic: udpSmall, system: linkGCM, reference: &wireGuard, goal: 2},
+	{name: "ping-link-load", title: "ping beside TCP, aes-gcm-16, -packet-socket",
+		metric: result.RoundTrip, traffic: loadedPing, system: linkGCM, reference: &wireGuard, goal: 3, lower: true},
+	{name: "cpu-link", title: "CPU of the daemons, TCP, aes-gcm-16, -packet-socket",
+		metric: result.DaemonsPerGB, traffic: tcp, system: linkGCM, reference: &wireGuard, goal: 1, lower: true},
 
 	{name: "interfaces", title: "time for a packet, 1,000 interfaces beside one",
 		metric: result.SecondsPerGB, traffic: tcp, system: manyInterfaces, reference: &espGCM, goal: 1.1, lower: true},

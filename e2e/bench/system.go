@@ -88,6 +88,26 @@ func newPair(ctx context.Context, s system, bin string) (p *pair, err error) {
 	return p, p.answers(ctx)
 }
 
+// serve starts daemons with options, on both hosts.
+func (p *pair) serve(ctx context.Context, options ...string) error {
+	for _, h := range []*lab.Host{p.a, p.b} {
+		if _, err := h.Background(ctx, append([]string{"ipsecd"}, options...)...); err != nil {
+			return err
+		}
+		err := lab.Until(5*time.Second, func() error {
+			r, err := h.Command(ctx, "ipsecd", "-status")
+			if err == nil && r.Exit != 0 {
+				err = fmt.Errorf("%s: ipsecd does not serve: %s", h.Name, strings.TrimSpace(r.Stderr))
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // answers waits until the tunnel carries packets.
 func (p *pair) answers(ctx context.Context) error {
 	return lab.Until(5*time.Second, func() error {

@@ -31,7 +31,7 @@ const (
 // piecesSender returns one for a path. The plane opens its socket with the first.
 func (p *Plane) piecesSender(way path) (*piecesSender, error) {
 	// The header is the kernel's all the same.
-	socket, err := p.sending(&p.pieces, unix.AF_INET6, "fragments of ESP in IPv6",
+	socket, err := p.sending(&p.pieces, unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_RAW, "fragments of ESP in IPv6",
 		option{unix.SOL_IPV6, unix.IPV6_HDRINCL, 0},
 		option{unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT})
 	if err != nil {

@@ -25,23 +25,23 @@ type wholeSender struct {
 
 // wholeSender returns one for a path. The plane opens its socket with the first.
 func (p *Plane) wholeSender(way path, batch int) (*wholeSender, error) {
-	s, err := p.sending(&p.whole, unix.AF_INET, "ESP in IPv4 with DF", option{unix.SOL_IP, unix.IP_HDRINCL, 1})
+	s, err := p.sending(&p.whole, unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW, "ESP in IPv4 with DF", option{unix.SOL_IP, unix.IP_HDRINCL, 1})
 	if err != nil {
 		return nil, err
 	}
 	return newWholeSender(s, way, batch)
 }
 
-// sending returns a socket that sends any protocol and receives nothing, opened
-// when it is needed first.
-func (p *Plane) sending(at **socket, domain int, name string, options ...option) (*socket, error) {
+// sending returns a socket that sends and receives nothing, opened when it is
+// needed first.
+func (p *Plane) sending(at **socket, domain, kind, protocol int, name string, options ...option) (*socket, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, os.ErrClosed
 	}
 	if *at == nil {
-		s, err := openSocket(domain, unix.SOCK_RAW, unix.IPPROTO_RAW, name, options...)
+		s, err := openSocket(domain, kind, protocol, name, options...)
 		if err != nil {
 			return nil, err
 		}
@@ -61,14 +61,8 @@ func newWholeSender(socket *socket, way path, batch int) (*wholeSender, error) {
 		headers:  make([][headerLen4 + udpHeaderLen]byte, batch),
 		controls: make([]control, batch),
 	}
-	// The host's (net.ipv4.ip_default_ttl).
-	err = socket.use(func(fd int) error {
-		ttl, err := unix.GetsockoptInt(fd, unix.SOL_IP, unix.IP_TTL)
-		s.ttl = uint8(ttl)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("the TTL of %v: %w", way.kind, err)
+	if s.ttl, err = socket.hopLimit(false); err != nil {
+		return nil, err
 	}
 	for i := range batch {
 		s.setName(i, unsafe.Pointer(to), size)
@@ -89,6 +83,24 @@ func newWholeSender(socket *socket, way path, batch int) (*wholeSender, error) {
 		s.setPiece(2*i, h[:n])
 	}
 	return s, nil
+}
+
+// hopLimit is the host's, or its TTL (net.ipv4.ip_default_ttl), by a socket of the
+// family.
+func (s *socket) hopLimit(six bool) (limit uint8, err error) {
+	level, name := unix.SOL_IP, unix.IP_TTL
+	if six {
+		level, name = unix.SOL_IPV6, unix.IPV6_UNICAST_HOPS
+	}
+	err = s.use(func(fd int) error {
+		n, err := unix.GetsockoptInt(fd, level, name)
+		limit = uint8(n)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("the hop limit of packets with an outer header of ours: %w", err)
+	}
+	return limit, nil
 }
 
 func (s *wholeSender) send(packets []departure) error {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -54,6 +55,12 @@ type Config struct {
 	// had under a name, which is the plane's then, or -1. It may be nil.
 	Take func(name string) int
 
+	// Hop returns where the packets from one address to another go first, with a
+	// mark (SO_MARK), if the plane may send them right to the link. It may be slow.
+	// Nil: packets go through the kernel's IP, with all that the host does to them
+	// there. See linkSender.
+	Hop func(src, dst netip.Addr, mark uint32) (Hop, error)
+
 	// open opens an outer socket; nil is the kernel's.
 	open func(kind) (outer, error)
 	now  func() time.Time // nil is time.Now
@@ -66,9 +73,11 @@ type Plane struct {
 	log  *slog.Logger
 	noSA func(*Tunnel)
 	open func(kind) (outer, error)
+	hop  func(src, dst netip.Addr, mark uint32) (Hop, error)
 	now  func() time.Time
 
-	learns   bool // from ICMP errors; there is a network to hear them from
+	changes  atomic.Uint64 // of what hop says
+	learns   bool          // from ICMP errors; there is a network to hear them from
 	sysctl   *sysctl.Table
 	nesting  nesting
 	counters *counters
@@ -86,6 +95,7 @@ type Plane struct {
 	encap    encapsulation
 	whole    *socket   // see wholeSender, nil until there is one
 	pieces   *socket   // see piecesSender, likewise
+	link     *socket   // see linkSender, likewise
 	reports  []*socket // of ICMP errors
 	closed   bool
 	receives sync.WaitGroup
@@ -105,6 +115,7 @@ func New(c Config) *Plane {
 		log:     c.Log,
 		noSA:    c.NoSA,
 		open:    c.open,
+		hop:     c.Hop,
 		now:     c.now,
 		sysctl:  c.Sysctl,
 		memory:  c.Memory,
@@ -214,7 +225,7 @@ func (p *Plane) shutDown() error {
 	for _, o := range outers {
 		errs = append(errs, o.close())
 	}
-	for _, s := range []*socket{p.whole, p.pieces} {
+	for _, s := range []*socket{p.whole, p.pieces, p.link} {
 		if s != nil {
 			errs = append(errs, s.close())
 		}

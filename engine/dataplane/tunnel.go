@@ -123,10 +123,14 @@ func (t *Tunnel) detach() error {
 func (t *Tunnel) sender(way path, batch int) (sender, error) {
 	p := t.plane
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	o, err := p.outer(way.kind)
+	p.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	return o.sender(way, batch)
+	s, err := o.sender(way, batch)
+	if r, ok := o.(raw); ok && err == nil && p.hop != nil {
+		return p.linkSender(way, batch, s, r.out)
+	}
+	return s, err
 }

@@ -14,12 +14,14 @@ import (
 	"syscall"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
 // Host is one network namespace. Its methods may be called concurrently.
 type Host struct {
-	netlink *netlink.Handle
+	netlink    *netlink.Handle
+	neighbours map[int]*nl.SocketHandle // what netlink knows no request for
 }
 
 // Open returns the network namespace of the calling thread.
@@ -28,11 +30,21 @@ func Open() (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netlink: %w", err)
 	}
-	return &Host{netlink: h}, nil
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	if err != nil {
+		h.Close()
+		return nil, fmt.Errorf("netlink: %w", err)
+	}
+	return &Host{netlink: h, neighbours: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}}, nil
 }
 
-// Close gives up the netlink socket. The host must not be used any more.
-func (h *Host) Close() { h.netlink.Close() }
+// Close gives up the netlink sockets. The host must not be used any more.
+func (h *Host) Close() {
+	h.netlink.Close()
+	for _, s := range h.neighbours {
+		s.Close()
+	}
+}
 
 // LocalAddrs returns the addresses that the host can send from and receive at.
 // A link-local IPv6 address has the number of its link as zone. An IPv6 address
