@@ -291,7 +291,7 @@ func TestMemory(t *testing.T) {
 	for i := range 3000 {
 		size := 1 + r.IntN(2000)
 		if i%500 == 0 {
-			size = 2 << 20 // a replay window of the largest size
+			size = 2<<20 + i // as replay windows that are larger than a chunk
 		}
 		offset, mem, err := d.Alloc(size)
 		if err != nil {

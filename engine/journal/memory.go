@@ -40,6 +40,8 @@ const (
 	// unit is what memory is handed out in multiples of: a line of cache, so
 	// that no two parts share one.
 	unit = 64
+	// chunkUnits is the units of a chunk of the usual size.
+	chunkUnits = chunkSize / unit
 
 	memoryMagic     = "ifipsecM"
 	memoryHeaderLen = 8 + 8 + 16
@@ -236,13 +238,17 @@ func (m *Memory) Close() error {
 	return m.file.Close()
 }
 
-// find returns the first of n free units in a row.
+// find returns the first of n free units in a row. Where they are, At maps one
+// chunk, so that they must not reach beyond it.
 func (c *chunk) find(n int) (first int, ok bool) {
+	if n > chunkUnits {
+		return 0, c.free == len(c.used) && n <= len(c.used)
+	}
 	run := 0
 	for i := range len(c.used) + c.next {
 		at := (c.next + i) % len(c.used)
-		if at == 0 {
-			run = 0 // what is at the end and at the beginning is not in a row
+		if at%chunkUnits == 0 {
+			run = 0
 		}
 		if c.used[at] {
 			run = 0
@@ -269,4 +275,12 @@ func (c *chunk) hand(first, n, size int) (int64, []byte, error) {
 	return c.offset + int64(first*unit), mem, nil
 }
 
-func units(size int) int { return max(1, (size+unit-1)/unit) }
+// units is how many units a part takes: what needs more than a chunk of the usual
+// size has the one that it is in for itself.
+func units(size int) int {
+	n := max(1, (size+unit-1)/unit)
+	if n > chunkUnits {
+		n = (n + chunkUnits - 1) / chunkUnits * chunkUnits
+	}
+	return n
+}
