@@ -164,7 +164,7 @@ func read(path string, file *os.File, owner Owner) (*Dir, []Record, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := reopen(filepath.Join(path, recordsName), file, j)
+	f, err := reopen(volatile{}, filepath.Join(path, recordsName), file, j)
 	if err != nil {
 		memory.Close()
 		return nil, nil, err
@@ -197,7 +197,7 @@ func create(path string, owner Owner) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := createFile(filepath.Join(path, recordsName), h)
+	f, err := createFile(volatile{}, filepath.Join(path, recordsName), h, nil)
 	if err != nil {
 		memory.Close()
 		return nil, err

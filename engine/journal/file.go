@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"syscall"
 )
@@ -14,9 +13,12 @@ import (
 type File struct {
 	path  string
 	owner Header
+	disk  disk
 
 	mu        sync.Mutex
-	file      *os.File
+	file      storage
+	failed    error   // of the disk, after which nobody knows what is on it
+	marked    []place // that have the mark of the dead, maybe not on the disk yet, and still a value
 	committed int64
 	index     map[key]place
 	live      int64 // octets of the records in index
@@ -33,21 +35,42 @@ type place struct {
 // minCompact is the size in bytes below which no file is compacted.
 const minCompact = 1 << 18
 
-// createFile makes a journal without records in place of any that there is.
-func createFile(path string, h Header) (*File, error) {
-	f := &File{path: path, owner: h, index: map[key]place{}, compactAt: minCompact}
-	file, err := f.write(nil)
+// createFile makes a journal with these records in place of any that there is.
+func createFile(d disk, path string, h Header, records []Record) (*File, error) {
+	f := &File{disk: d, path: path, owner: h, index: make(map[key]place, len(records))}
+	file, err := f.write(func(w io.WriterAt) (int64, error) {
+		var b []byte
+		defer func() { clear(b) }() // there may be keys in it
+		end := int64(headerLen)
+		for i, r := range records {
+			p := place{end + int64(len(b)), int32(recordLen(len(r.Value)))}
+			f.index[key{r.Kind, r.ID}] = p
+			f.live += int64(p.size)
+			b = appendRecord(b, r)
+			if len(b) < 1<<16 && i < len(records)-1 {
+				continue
+			}
+			if _, err := w.WriteAt(b, end); err != nil {
+				return 0, err
+			}
+			end += int64(len(b))
+			clear(b)
+			b = b[:0]
+		}
+		return end, nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	f.file, f.committed = file, headerLen
+	f.file, f.committed = file, headerLen+f.live
+	f.compactAt = max(minCompact, 2*f.committed)
 	return f, nil
 }
 
 // reopen goes on with a journal that was read from file.
-func reopen(path string, file *os.File, j Journal) (*File, error) {
+func reopen(d disk, path string, file storage, j Journal) (*File, error) {
 	f := &File{
-		path: path, owner: j.Header, file: file, committed: j.Committed,
+		disk: d, path: path, owner: j.Header, file: file, committed: j.Committed,
 		index: make(map[key]place, len(j.Entries)), compactAt: minCompact,
 	}
 	for _, e := range j.Stale {
@@ -59,6 +82,9 @@ func reopen(path string, file *os.File, j Journal) (*File, error) {
 		p := place{e.Offset, int32(recordLen(len(e.Value)))}
 		f.index[key{e.Kind, e.ID}] = p
 		f.live += int64(p.size)
+	}
+	if err := f.flush(); err != nil {
+		return nil, err
 	}
 	f.compactAt = max(minCompact, 2*f.live)
 	return f, nil
@@ -87,8 +113,11 @@ func (f *File) Put(records ...Record) error {
 	for _, r := range records {
 		k := key{r.Kind, r.ID}
 		if old, replaces := f.index[k]; replaces {
-			// If it can't be overwritten, the later one counts all the same.
-			_ = f.kill(old)
+			// If it can't be overwritten, the later one counts all the same, but
+			// that must not be removed then.
+			if err := f.kill(old); err != nil && f.failed == nil && f.disk.durable() {
+				f.failed = err
+			}
 			f.live -= int64(old.size)
 		}
 		p := place{offset, int32(recordLen(len(r.Value)))}
@@ -104,14 +133,54 @@ func (f *File) Put(records ...Record) error {
 
 // append writes records behind the others and commits them.
 func (f *File) append(b []byte) error {
+	if f.failed != nil {
+		return f.failed
+	}
 	if _, err := f.file.WriteAt(b, f.committed); err != nil {
 		return err
 	}
+	if err := f.flush(); err != nil {
+		return err
+	}
 	next := f.committed + int64(len(b))
-	if _, err := f.file.WriteAt(appendCommit(make([]byte, 0, commitLen), uint64(next)), headerCommit); err != nil {
+	if err := f.commit(next); err != nil {
+		// They don't count, for the process that reads the file, either.
+		_, _ = f.file.WriteAt(appendCommit(nil, uint64(f.committed)), headerCommit)
 		return err
 	}
 	f.committed = next
+	return nil
+}
+
+func (f *File) commit(next int64) error {
+	if _, err := f.file.WriteAt(appendCommit(make([]byte, 0, commitLen), uint64(next)), headerCommit); err != nil {
+		return err
+	}
+	return f.sync()
+}
+
+// sync returns when everything that was written is on the disk, if that is what
+// the file is for. After an error the kernel takes for written what is not, so
+// that there is no second attempt.
+func (f *File) sync() error {
+	if f.failed == nil {
+		f.failed = f.disk.sync(f.file)
+	}
+	return f.failed
+}
+
+// flush is sync. The values of records whose marks are on the disk then are
+// overwritten.
+func (f *File) flush() error {
+	if err := f.sync(); err != nil {
+		return err
+	}
+	for _, p := range f.marked {
+		if err := f.wipe(p); err != nil {
+			return err
+		}
+	}
+	f.marked = f.marked[:0]
 	return nil
 }
 
@@ -132,7 +201,7 @@ func (f *File) Delete(kind Kind, id uint64) error {
 	if !ok {
 		return nil
 	}
-	if err := f.kill(p); err != nil {
+	if err := f.remove(p); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	delete(f.index, k)
@@ -140,22 +209,43 @@ func (f *File) Delete(kind Kind, id uint64) error {
 	return nil
 }
 
-// kill overwrites a record. Its mark comes first: a death in the middle leaves
-// a dead record, of whose value nothing is expected.
-func (f *File) kill(p place) error {
-	var b [512]byte
-	if _, err := f.file.ReadAt(b[:recordHeaderLen], p.offset); err != nil {
-		return err
-	}
-	binary.BigEndian.PutUint32(b[:], markDead)
-	clear(b[24:recordHeaderLen])
-	end := p.offset + int64(p.size)
-	for at, n := p.offset, 0; at < end; at += int64(n) {
-		n = int(min(end-at, int64(len(b))))
-		if _, err := f.file.WriteAt(b[:n], at); err != nil {
+func (f *File) remove(p place) error {
+	// If its mark came to the disk before that of a record whose place it took,
+	// that one would come back.
+	if len(f.marked) > 0 {
+		if err := f.flush(); err != nil {
 			return err
 		}
-		clear(b[:])
+	}
+	if err := f.kill(p); err != nil {
+		return err
+	}
+	return f.flush()
+}
+
+// kill gives a record the mark of the dead. Its value is overwritten when that
+// mark is on the disk: without it, the value must be right.
+func (f *File) kill(p place) error {
+	if _, err := f.file.WriteAt(binary.BigEndian.AppendUint32(nil, markDead), p.offset); err != nil {
+		return err
+	}
+	if !f.disk.durable() {
+		return f.wipe(p)
+	}
+	f.marked = append(f.marked, p)
+	return nil
+}
+
+// wipe overwrites the value of a dead record with zeros.
+func (f *File) wipe(p place) error {
+	var zeros [512]byte
+	end := p.offset + int64(p.size)
+	for at := p.offset + recordChecksum; at < end; {
+		n := min(end-at, int64(len(zeros)))
+		if _, err := f.file.WriteAt(zeros[:n], at); err != nil {
+			return err
+		}
+		at += n
 	}
 	return nil
 }
@@ -164,7 +254,7 @@ func (f *File) kill(p place) error {
 // for want of space, the file goes on as it is.
 func (f *File) compact() {
 	f.compactAt = 2 * f.committed // should it fail
-	if f.live > f.committed/2 {
+	if f.live > f.committed/2 || f.failed != nil {
 		return
 	}
 	index := make(map[key]place, len(f.index))
@@ -175,7 +265,7 @@ func (f *File) compact() {
 		return
 	}
 	f.file.Close()
-	f.file, f.index = file, index
+	f.file, f.index, f.marked = file, index, nil
 	f.committed = headerLen + f.live
 	f.compactAt = max(minCompact, 2*f.committed)
 }
@@ -218,33 +308,42 @@ func (f *File) copyLive(w io.WriterAt, index map[key]place) (end int64, err erro
 }
 
 // write makes a journal beside the one that there is, and gives it its name
-// when it is complete. records writes the records, nil none, and returns the
-// size of the file.
-func (f *File) write(records func(io.WriterAt) (int64, error)) (file *os.File, err error) {
+// when it is complete. records writes the records and returns the size of the
+// file.
+func (f *File) write(records func(io.WriterAt) (int64, error)) (_ storage, err error) {
 	name := f.path + ".new"
-	file, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	file, err := f.disk.create(name)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			file.Close()
-			os.Remove(name)
+			f.disk.remove(name)
 		}
 	}()
 	if _, err := file.WriteAt(appendHeader(nil, f.owner), 0); err != nil {
 		return nil, err
 	}
-	if records != nil {
-		end, err := records(file)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := file.WriteAt(appendCommit(nil, uint64(end)), headerCommit); err != nil {
-			return nil, err
-		}
+	end, err := records(file)
+	if err != nil {
+		return nil, err
 	}
-	return file, os.Rename(name, f.path)
+	if _, err := file.WriteAt(appendCommit(nil, uint64(end)), headerCommit); err != nil {
+		return nil, err
+	}
+	if err := f.disk.sync(file); err != nil {
+		return nil, err
+	}
+	if err := f.disk.rename(name, f.path); err != nil {
+		if f.disk.durable() {
+			// Nobody knows which of the two has the name when the machine is
+			// started again.
+			f.failed = err
+		}
+		return nil, err
+	}
+	return file, nil
 }
 
 // Close closes the file, which stays.

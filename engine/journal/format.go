@@ -106,6 +106,7 @@ const (
 //	32  value, and zeros up to a multiple of 8
 const (
 	recordHeaderLen = 32
+	recordChecksum  = 24         // of the value
 	markLive        = 0x4c495645 // "LIVE"
 	markDead        = 0x44454144 // "DEAD"
 )
