@@ -19,7 +19,8 @@ type Dir struct {
 	*File
 	*Memory
 
-	path string
+	path string   // of the memory, and of the records if they go with it
+	lock *os.File // of a journal that outlives the machine, else nil
 }
 
 // Refused says that there was a journal that can't be used, and where it is
@@ -53,7 +54,16 @@ func Open(path string, owner Owner, use func(*Dir, []Record) error) (*Dir, *Refu
 	if err := makeDir(path); err != nil {
 		return nil, nil, err
 	}
-	d, records, err := open(path, owner)
+	return openOr(path, use,
+		func() (*Dir, []Record, error) { return open(path, owner) },
+		func() (*Dir, error) { return create(path, owner) })
+}
+
+// openOr opens the journal in a directory, or creates one there.
+func openOr(path string, use func(*Dir, []Record) error,
+	open func() (*Dir, []Record, error), create func() (*Dir, error),
+) (*Dir, *Refused, error) {
+	d, records, err := open()
 	if err == nil {
 		err = use(d, records)
 		for _, r := range records {
@@ -80,7 +90,7 @@ func Open(path string, owner Owner, use func(*Dir, []Record) error) (*Dir, *Refu
 	default:
 		return nil, nil, err
 	}
-	if d, err = create(path, owner); err != nil {
+	if d, err = create(); err != nil {
 		return nil, nil, err
 	}
 	if err := use(d, nil); err != nil {
@@ -169,11 +179,15 @@ func read(path string, file *os.File, owner Owner) (*Dir, []Record, error) {
 		memory.Close()
 		return nil, nil, err
 	}
+	return &Dir{File: f, Memory: memory, path: path}, j.records(), nil
+}
+
+func (j *Journal) records() []Record {
 	records := make([]Record, len(j.Entries))
 	for i, e := range j.Entries {
 		records[i] = e.Record
 	}
-	return &Dir{File: f, Memory: memory, path: path}, records, nil
+	return records
 }
 
 // check says why a journal of o's is not now's.
@@ -188,11 +202,16 @@ func (o Owner) check(now Owner) error {
 	return nil
 }
 
+func newHeader(owner Owner) Header {
+	h := Header{Version: Version, Owner: owner}
+	_, _ = rand.Read(h.Pair[:]) // never fails
+	return h
+}
+
 // create makes an empty journal. The records come last: without them there is
 // no journal.
 func create(path string, owner Owner) (*Dir, error) {
-	h := Header{Version: Version, Owner: owner}
-	_, _ = rand.Read(h.Pair[:]) // never fails
+	h := newHeader(owner)
 	memory, err := createMemory(filepath.Join(path, memoryName), h.Pair)
 	if err != nil {
 		return nil, err
@@ -207,15 +226,23 @@ func create(path string, owner Owner) (*Dir, error) {
 
 // Close gives the journal up and leaves it for the next to open. Who still
 // looks at its memory dies.
-func (d *Dir) Close() error { return errors.Join(d.File.Close(), d.Memory.Close()) }
+func (d *Dir) Close() error {
+	err := errors.Join(d.File.Close(), d.Memory.Close())
+	if d.lock != nil {
+		err = errors.Join(err, d.lock.Close())
+	}
+	return err
+}
 
 // Remove removes a journal that was closed, when there is nothing left that it
-// could restore.
+// could restore, or the memory of one that outlives the machine.
 func (d *Dir) Remove() error {
 	var errs []error
 	// In this order: without records there is no journal.
 	for _, name := range []string{recordsName, memoryName} {
-		errs = append(errs, os.Remove(filepath.Join(d.path, name)))
+		if name == memoryName || d.lock == nil {
+			errs = append(errs, os.Remove(filepath.Join(d.path, name)))
+		}
 	}
 	return errors.Join(append(errs, os.Remove(d.path))...)
 }

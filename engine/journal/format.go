@@ -19,8 +19,11 @@
 // in memory that is a file's (see [Memory]), which the kernel keeps when the
 // process is gone. Which parts of it are in use, records say.
 //
-// Nothing is written through to a disk: what the machine's end leaves is another
-// boot's, and refused.
+// # The machine's end
+//
+// [Open] writes nothing through to a disk: what the machine's end leaves is
+// another boot's, and refused. Of a journal of [OpenPermanent] the records are on
+// the disk, whenever the power fails; the memory is lost.
 package journal
 
 import (
