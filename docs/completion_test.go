@@ -36,7 +36,7 @@ func grammars(t *testing.T) []grammar {
 	all := []grammar{
 		{Program: "ifconfig-ipsec", Options: letters(t, "../parser/ifconfig/parse.go"), Other: []string{"-f", "-g", "-G"},
 			First: []string{"create", "plumb"}},
-		{Program: "ipsecd", Options: flags(t, "../cmd/ipsecd/main.go"), Files: []string{"-rc"}},
+		{Program: "ipsecd", Options: flags(t, "../cmd/ipsecd/main.go"), Files: []string{"-rc", "-state-dir"}},
 		{Program: "setkey", Options: append(letters(t, "../cmd/setkey/main.go"), "-e", "-f"), Files: []string{"-f"}, Other: []string{"-e"}},
 	}
 	const table = "../parser/ifconfig/table.go"
@@ -205,7 +205,7 @@ func TestCompletionsInBash(t *testing.T) {
 		{[]string{"ifconfig-ipsec", "ipsec0", "reqid", ""}, nil},
 		{[]string{"setkey", "-D"}, []string{"-D"}},
 		{[]string{"setkey", "-f", "completion_t"}, []string{"completion_test.go"}},
-		{[]string{"ipsecd", "-st"}, []string{"-status", "-stop"}},
+		{[]string{"ipsecd", "-st"}, []string{"-state-dir", "-status", "-stop"}},
 	} {
 		got := completed(t, test.line...)
 		slices.Sort(got)

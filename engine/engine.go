@@ -6,9 +6,12 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
+	"syscall"
+	"time"
 
 	"ifipsec/engine/clock"
 	"ifipsec/engine/dataplane"
@@ -34,6 +37,9 @@ type Config struct {
 	// StateDir is a directory for what is to outlive the process, for this engine
 	// alone; its parent must exist. Empty: nothing does.
 	StateDir string
+	// PermanentDir is a directory on a disk for what is to outlive the machine, for
+	// this engine alone. Empty: nothing does. It needs a StateDir.
+	PermanentDir string
 	// Taken are [Engine.Files] of the engine before this one, which left; nil if
 	// that gave nothing. What is left of them is the caller's to close.
 	Taken *handover.Descriptors
@@ -42,17 +48,19 @@ type Config struct {
 // Engine is one host's IPsec. It serves ifconfig as a control.Handler and
 // PF_KEY through [Engine.Key].
 type Engine struct {
-	log     *slog.Logger
-	offload bool
-	direct  bool // Config.PacketSocket
-	host    *host.Host
-	clock   *clock.Clock
-	sysctl  *sysctl.Table
-	state   *state // nil if nothing is to outlive the process
-	sad     *sad.DB
-	spd     *spd.DB
-	key     *key.Handler
-	plane   *dataplane.Plane
+	log       *slog.Logger
+	offload   bool
+	permanent bool // what is kept outlives the machine
+	direct    bool // Config.PacketSocket
+	host      *host.Host
+	clock     *clock.Clock
+	sysctl    *sysctl.Table
+	state     *state        // nil if nothing is to outlive the process
+	offset    time.Duration // of the wall clock, as it was last seen
+	sad       *sad.DB
+	spd       *spd.DB
+	key       *key.Handler
+	plane     *dataplane.Plane
 
 	mu      sync.Mutex // held for every change of an interface
 	ifs     *ifnet.Table
@@ -83,7 +91,7 @@ func New(cfg Config) (*Engine, error) {
 		devices: map[int]*host.Device{},
 		links:   map[int]string{},
 	}
-	if err := e.open(cfg.StateDir); err != nil {
+	if err := e.open(cfg.StateDir, cfg.PermanentDir); err != nil {
 		h.Close()
 		return nil, err
 	}
@@ -110,8 +118,18 @@ func New(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
+// CheckPermanent says whether an engine can have these as its StateDir and its
+// PermanentDir. EEXIST: one that had no PermanentDir has left its state.
+func CheckPermanent(state, permanent string) error {
+	if permanent != "" && journal.Exists(state) {
+		return fmt.Errorf("what an ipsecd without a directory for its state has left in %s can't be moved to %s: %w",
+			state, permanent, syscall.EEXIST)
+	}
+	return nil
+}
+
 // open makes the databases, with what is in the directory for the state.
-func (e *Engine) open(path string) error {
+func (e *Engine) open(path, permanent string) error {
 	if path == "" {
 		return e.databases(nil, nil)
 	}
@@ -119,7 +137,16 @@ func (e *Engine) open(path string) error {
 	if err != nil {
 		return err
 	}
-	_, refused, err := journal.Open(path, owner, e.databases)
+	var refused *journal.Refused
+	switch e.permanent = permanent != ""; {
+	case !e.permanent:
+		_, refused, err = journal.Open(path, owner, e.databases)
+	default:
+		if err := CheckPermanent(path, permanent); err != nil {
+			return err
+		}
+		_, refused, err = journal.OpenPermanent(journal.Permanent{Dir: permanent, Memory: path}, owner, e.renewer(owner), e.databases)
+	}
 	if err != nil {
 		return err
 	}
@@ -153,6 +180,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { e.expire(ctx) })
+	wg.Go(func() { e.state.reserve(ctx, e.clock.Now) })
 	defer wg.Wait()
 	for change := range changes {
 		e.follow(change)
@@ -168,17 +196,26 @@ func (e *Engine) hop(src, dst netip.Addr, mark uint32) (dataplane.Hop, error) {
 
 // Close destroys the interfaces and ends the data plane. What the interfaces
 // had on the host, addresses and routes, goes with them, and nothing is left
-// for another engine.
+// for another engine, but for what is to outlive the machine.
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	var kept error
+	if e.permanent {
+		// First, so that the next engine knows that the devices are not there, even
+		// if this one is killed now.
+		kept = e.state.dir.Remove()
+	}
 	for _, dev := range e.devices {
 		// It fails if the link was deleted from outside.
 		_ = dev.Persist(false)
 	}
 	// The plane closes what the interfaces have all at once: for Linux, one
 	// link after the other would take much longer.
-	err := e.plane.Close()
+	err := errors.Join(kept, e.plane.Close())
+	if e.permanent {
+		err = errors.Join(err, e.state.finish(e.clock.Now()))
+	}
 	for _, ifp := range e.ifs.All() {
 		if _, err := e.ifs.Destroy(ifp.Name); err == nil {
 			e.forget(ifp)
@@ -187,7 +224,10 @@ func (e *Engine) Close() error {
 	e.updateRules()
 	e.host.Close()
 	if e.state != nil {
-		err = errors.Join(err, e.state.dir.Close(), e.state.dir.Remove())
+		err = errors.Join(err, e.state.dir.Close())
+	}
+	if e.state != nil && !e.permanent {
+		err = errors.Join(err, e.state.dir.Remove())
 	}
 	return err
 }

@@ -31,12 +31,13 @@ func (e *Engine) expire(ctx context.Context) {
 // keepOffset keeps a step of the wall clock, so that the next process shows the
 // same times.
 func (e *Engine) keepOffset() {
-	if e.state == nil || e.clock.Offset() == e.state.general.Offset {
+	offset := e.clock.Offset()
+	if e.state == nil || offset == e.offset {
 		return
 	}
-	e.state.general.Offset = e.clock.Offset()
+	e.offset = offset
 	e.log.Info("the wall clock was set; lifetimes are not changed by that")
-	if err := e.state.putJSON(kindGeneral, 0, e.state.general); err != nil {
+	if err := e.state.putGeneral(func(g *general) { g.Offset = offset }); err != nil {
 		e.log.Warn("the step of the wall clock is not kept", "error", err)
 	}
 }

@@ -2,9 +2,12 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"ifipsec/engine/clock"
 	"ifipsec/engine/dataplane"
@@ -12,6 +15,7 @@ import (
 	"ifipsec/engine/host"
 	"ifipsec/engine/ifnet"
 	"ifipsec/engine/journal"
+	"ifipsec/engine/pfkey"
 	"ifipsec/engine/sad"
 	"ifipsec/engine/spd"
 	"ifipsec/engine/sysctl"
@@ -30,7 +34,7 @@ func (e *Engine) databases(dir *journal.Dir, records []journal.Record) error {
 		return err
 	}
 	e.clock = clock.New(k.general.Offset)
-	e.state, e.sysctl = nil, sysctl.New()
+	e.state, e.offset, e.sysctl = nil, e.clock.Offset(), sysctl.New()
 	for _, name := range e.sysctl.Load(k.sysctls) {
 		e.log.Warn("a variable that was set has its default again: this version does not take its value", "variable", name)
 	}
@@ -50,12 +54,19 @@ func (e *Engine) databases(dir *journal.Dir, records []journal.Record) error {
 		e.state = &state{dir: dir, log: e.log, counters: k.counters, memory: map[int][]byte{}}
 		if k.general.Secret == nil {
 			k.general = newGeneral(e.clock.Offset())
+			if e.permanent {
+				k.general.Seen = time.Duration(e.clock.Now().UnixNano())
+			}
 			sadConfig.Secret = k.general.Secret
 			if err := e.state.putJSON(kindGeneral, 0, k.general); err != nil {
 				return err
 			}
 		}
-		e.state.general = k.general
+		e.state.general, e.offset = k.general, k.general.Offset
+		if e.permanent {
+			e.state.reserved = newReservations()
+			sadConfig.Bounds, sadConfig.Low = &firstBounds, e.state.reserved.ask
+		}
 		sadConfig.Store = sas{dir, e.state}
 		spdConfig.Store = policies{e.state}
 		ifsConfig.Store = interfaces{e.state}
@@ -66,6 +77,9 @@ func (e *Engine) databases(dir *journal.Dir, records []journal.Record) error {
 	}
 	if err := e.sad.Restore(k.sas, k.usedKeys); err != nil {
 		return err
+	}
+	if e.permanent {
+		e.state.reserveAll(slices.Collect(e.sad.All(pfkey.SATypeUnspec)))
 	}
 	if err := e.spd.Restore(k.policies); err != nil {
 		return err
@@ -164,6 +178,14 @@ func (e *Engine) adoptInterface(ifp ifnet.Interface, taken *handover.Descriptors
 	if !created {
 		return syscall.ENXIO
 	}
+	if l.Index == 0 {
+		dev, err := e.recreateDevice(ifp)
+		if err != nil {
+			return fmt.Errorf("make %s again: %w", ifp.Name, err)
+		}
+		e.attach(ifp, dev)
+		return nil
+	}
 	name, err := e.host.LinkName(l.Index)
 	if err != nil {
 		return err
@@ -185,6 +207,24 @@ func (e *Engine) adoptInterface(ifp ifnet.Interface, taken *handover.Descriptors
 	}
 	e.attach(ifp, dev)
 	return nil
+}
+
+// recreateDevice makes the device of an interface whose link is gone with the
+// machine. If the link is still there, because only the memory was lost, it has
+// nobody who serves it.
+func (e *Engine) recreateDevice(ifp ifnet.Interface) (*host.Device, error) {
+	dev, err := e.createDevice(ifp)
+	if !errors.Is(err, syscall.EEXIST) {
+		return dev, err
+	}
+	old, err := e.host.BareLink(ifp.Name)
+	if err != nil {
+		return nil, err
+	}
+	if dev, err = e.host.AdoptTUN(host.TUN{Name: ifp.Name, Offload: e.offload}, old.Index); err != nil {
+		return nil, err
+	}
+	return dev, e.state.putJSON(kindLink, ifp.Index, link{old.Index})
 }
 
 // deviceName is what the device of a link is called among what an engine gives

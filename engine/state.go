@@ -28,16 +28,19 @@ const (
 	kindCounters                          // ID: likewise, and 0 for the plane's; a counting
 	kindSysctls                           // ID 0: the values that are not the defaults, by name
 	kindMoved                             // ID: its index in the table; a dataplane.Mapping
+	kindMark                              // ID: the SPI; a sad.Mark, where memory can be lost
 )
 
 // general is what there is once.
 type general struct {
 	Secret []byte        // that used keys are hashed with
 	Offset time.Duration // of the wall clock
+	Seen   time.Duration `json:",omitempty"` // by the clock, when the record was written; where memory can be lost
 }
 
 // link is the Linux link of an interface. Without it the creation of the
-// interface was not finished.
+// interface was not finished. The index 0 is that of a link that is gone with the
+// machine.
 type link struct{ Index int }
 
 // counting says where counters are, and which.
@@ -50,6 +53,7 @@ type counting struct {
 type kept struct {
 	general    general
 	sas        []sad.Snapshot
+	marks      map[uint32]sad.Mark
 	usedKeys   []uint64
 	policies   []spd.Policy
 	interfaces []ifnet.Interface
@@ -62,6 +66,7 @@ type kept struct {
 // decode makes sense of the records of a journal.
 func decode(records []journal.Record) (k kept, err error) {
 	k.links, k.counters, k.moved = map[int]link{}, map[int]counting{}, map[int]dataplane.Mapping{}
+	k.marks = map[uint32]sad.Mark{}
 	for _, r := range records {
 		switch r.Kind {
 		case kindGeneral:
@@ -86,6 +91,8 @@ func decode(records []journal.Record) (k kept, err error) {
 			var m dataplane.Mapping
 			err = json.Unmarshal(r.Value, &m)
 			k.moved[int(r.ID)] = m
+		case kindMark:
+			k.marks[uint32(r.ID)], err = sad.DecodeMark(r.Value)
 		case kindSysctls:
 			err = json.Unmarshal(r.Value, &k.sysctls)
 		default:
@@ -97,6 +104,11 @@ func decode(records []journal.Record) (k kept, err error) {
 	}
 	if len(records) > 0 && len(k.general.Secret) == 0 {
 		return kept{}, fmt.Errorf("%d records, and not the one that comes first", len(records))
+	}
+	for i := range k.sas {
+		if m, ok := k.marks[k.sas[i].SPI]; ok {
+			k.sas[i].Bounds = &m.Bounds
+		}
 	}
 	return k, nil
 }
@@ -115,9 +127,11 @@ type state struct {
 	general  general
 	counters map[int]counting // where the counters of an interface are, or with 0 the plane's
 	memory   map[int][]byte   // likewise
+	frozen   bool             // nothing is removed any more
 
-	mu  sync.Mutex
-	buf []byte
+	mu       sync.Mutex
+	buf      []byte
+	reserved *reservations // nil if memory is not lost
 }
 
 func newGeneral(offset time.Duration) general {
@@ -137,10 +151,23 @@ func (s *state) putJSON(kind journal.Kind, id int, v any) error {
 	return s.dir.Put(journal.Record{Kind: kind, ID: uint64(id), Value: b})
 }
 
+// putGeneral changes what there is once.
+func (s *state) putGeneral(change func(*general)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := s.general
+	change(&next)
+	if err := s.putJSON(kindGeneral, 0, next); err != nil {
+		return err
+	}
+	s.general = next
+	return nil
+}
+
 // delete removes a record. What can't be removed is logged: the next process
 // would find it.
 func (s *state) delete(kind journal.Kind, id uint64) {
-	if s == nil {
+	if s == nil || s.frozen {
 		return
 	}
 	if err := s.dir.Delete(kind, id); err != nil {
@@ -227,14 +254,34 @@ func (s sas) Put(snapshot sad.Snapshot, live sad.Live) error {
 	}
 	st.buf = b
 	defer clear(b) // there are keys in it
-	sa := journal.Record{Kind: kindSA, ID: uint64(snapshot.SPI), Value: b}
+	records := []journal.Record{{Kind: kindSA, ID: uint64(snapshot.SPI), Value: b}}
 	if snapshot.Used != 0 && !s.Has(kindUsedKey, snapshot.Used) {
-		return s.Dir.Put(journal.Record{Kind: kindUsedKey, ID: snapshot.Used}, sa)
+		records = append(records, journal.Record{Kind: kindUsedKey, ID: snapshot.Used})
 	}
-	return s.Dir.Put(sa)
+	if st.reserved == nil || live.ESP == nil {
+		return s.Dir.Put(records...)
+	}
+	mark := live.Mark(live.ESP.Bounds())
+	if err := s.Dir.Put(append(records, markRecord(snapshot.SPI, &mark))...); err != nil {
+		return err
+	}
+	st.reserved.add(live, mark)
+	return nil
 }
 
-func (s sas) Delete(spi uint32) { s.state.delete(kindSA, uint64(spi)) }
+func (s sas) Delete(spi uint32) {
+	st := s.state
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.delete(kindSA, uint64(spi))
+	if st.reserved != nil {
+		st.reserved.remove(spi)
+		// Not before the SA is gone, which would begin anew without.
+		if !s.Has(kindSA, uint64(spi)) {
+			st.delete(kindMark, uint64(spi))
+		}
+	}
+}
 
 // policies is the state as the SPD's store.
 type policies struct{ state *state }

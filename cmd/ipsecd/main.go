@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -43,7 +44,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("ipsecd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: ipsecd [-replace] [-v] [-no-offload] [-packet-socket]\n       ipsecd -status [-json | -prometheus]\n       ipsecd -esp-sa\n       ipsecd -sysctl [name[=value] ...]\n       ipsecd -stop\n       ipsecd [-n] [-v] -rc file\n       ipsecd -version")
+		fmt.Fprintln(stderr, "usage: ipsecd [-replace] [-state-dir directory] [-v] [-no-offload] [-packet-socket]\n       ipsecd -status [-json | -prometheus]\n       ipsecd -esp-sa\n       ipsecd -sysctl [name[=value] ...]\n       ipsecd -stop\n       ipsecd [-n] [-v] -rc file\n       ipsecd -version")
 		flags.PrintDefaults()
 	}
 	stop := flags.Bool("stop", false, "end the daemon of this network namespace")
@@ -54,6 +55,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	rcFile := flags.String("rc", "", "do what a `file` in the language of rc.conf says of interfaces, keys and routes")
 	dry := flags.Bool("n", false, "with -rc: print the commands and run none")
 	replace := flags.Bool("replace", false, "take over from the daemon of this network namespace, in the background")
+	stateDir := flags.String("state-dir", "", "keep in this `directory`, on a disk, what is to outlive the machine, keys too")
 	variables := flags.Bool("sysctl", false, "print or set the variables that are named, or print all")
 	version := flags.Bool("version", false, "print the version")
 	verbose := flags.Bool("v", false, "log every change of configuration; with -rc, print the commands")
@@ -73,6 +75,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		misuse = "-json goes with -status"
 	case *dry && *rcFile == "":
 		misuse = "-n goes with -rc"
+	case *stateDir != "" && !filepath.IsAbs(*stateDir):
+		misuse = "-state-dir wants an absolute path"
+	case *stateDir != "" && countTrue(*stop, *show, *table, *variables, *rcFile != "", *version) > 0:
+		misuse = "-state-dir is for the daemon"
 	case *prometheus && !*show:
 		misuse = "-prometheus goes with -status"
 	case *asJSON && *prometheus:
@@ -121,7 +127,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 				return rundir.Supervise(log, args, withoutReplace(args))
 			}
 		default:
-			err = serve(engine.Config{Log: log, Offload: !*noOffload, PacketSocket: *packetSocket}, *replace)
+			err = serve(engine.Config{Log: log, Offload: !*noOffload, PacketSocket: *packetSocket, PermanentDir: *stateDir}, *replace)
 		}
 		// Until the daemon serves, a command may be waiting for it.
 		rundir.Report(err)
@@ -160,6 +166,13 @@ func serve(cfg engine.Config, replace bool) (err error) {
 	if err != nil {
 		return err
 	}
+	// Before the daemon that runs is disturbed.
+	if cfg.PermanentDir, err = dir.ChoosePermanent(cfg.PermanentDir); err != nil {
+		return err
+	}
+	if err := engine.CheckPermanent(dir.State(), cfg.PermanentDir); err != nil {
+		return err
+	}
 	taken := func() error { return nil }
 	var files *handover.Descriptors
 	if replace {
@@ -195,6 +208,9 @@ func serve(cfg engine.Config, replace bool) (err error) {
 	// to end takes everything along.
 	leave := e.Leave
 	defer func() { err = errors.Join(err, leave()) }()
+	if err := dir.KeepPermanent(cfg.PermanentDir); err != nil {
+		return err
+	}
 	controls, err := control.Listen(dir.Control())
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ func stopDaemon() error {
 	// most to start it.
 	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		err = dir.Stop(stopTimeout)
-		left := journal.Exists(dir.State())
+		left := journal.Exists(dir.State()) || journal.HasMemory(dir.State())
 		switch {
 		case !left, err != nil && !errors.Is(err, rundir.ErrNotRunning):
 			return err
@@ -37,7 +37,11 @@ func tidyUp(dir rundir.Dir) error {
 	if err != nil {
 		return err
 	}
-	e, err := engine.New(engine.Config{Log: slog.New(slog.DiscardHandler), Offload: true, StateDir: dir.State()})
+	permanent, err := dir.Permanent()
+	if err != nil {
+		return errors.Join(err, lock.Release())
+	}
+	e, err := engine.New(engine.Config{Log: slog.New(slog.DiscardHandler), Offload: true, StateDir: dir.State(), PermanentDir: permanent})
 	if err == nil {
 		err = e.Close()
 	}

@@ -61,6 +61,16 @@ func (c *Clock) Offset() time.Duration {
 	return now
 }
 
+// Ahead returns how far this clock is ahead of one of another boot of the machine,
+// which showed seen last and had that [Clock.Offset]: what is to be added to its
+// times. Between the two, the time of the wall clock has passed, and none if that
+// was set back, or lost.
+func (c *Clock) Ahead(seen time.Time, offset time.Duration) time.Duration {
+	now := c.Now()
+	passed := max(0, c.Wall(now).Sub(seen.Add(offset)))
+	return now.Sub(seen.Add(passed))
+}
+
 // Wall returns what the wall clock would have shown at a time, had it always
 // gone as it goes now. The zero time stays zero.
 func (c *Clock) Wall(t time.Time) time.Time {

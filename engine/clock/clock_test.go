@@ -38,6 +38,33 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// What another boot's clock counted goes on, with the time that the machine was
+// off, as far as the wall clock knows it.
+func TestAhead(t *testing.T) {
+	t.Parallel()
+	const year2026 = 1767225600 * time.Second
+	seen, offset := time.Unix(5000, 0), year2026-5000*time.Second
+	made := seen.Add(-time.Hour) // of an SA
+	for what, tc := range map[string]struct {
+		wall, age time.Duration
+	}{
+		"off for a minute":       {year2026 + time.Minute, time.Hour + time.Minute},
+		"off for a year":         {year2026 + 365*24*time.Hour, time.Hour + 365*24*time.Hour},
+		"the wall clock is lost": {time.Minute, time.Hour},
+		"it was set back":        {year2026 - time.Minute, time.Hour},
+	} {
+		boot := 20 * time.Second
+		c := newClock(0, func() time.Duration { return boot }, func() time.Duration { return tc.wall })
+		now := made.Add(c.Ahead(seen, offset))
+		if got := c.Now().Sub(now); got != tc.age {
+			t.Errorf("%s: what was an hour old is %v old, want %v", what, got, tc.age)
+		}
+		if tc.wall > year2026 && !c.Wall(now).Equal(time.Unix(0, int64(year2026-time.Hour))) {
+			t.Errorf("%s: it is shown as made at %v", what, c.Wall(now))
+		}
+	}
+}
+
 // Sleep is time that passes: only CLOCK_BOOTTIME counts it. That this is the
 // clock, its distance from the wall clock tells, for both are the kernel's.
 func TestReal(t *testing.T) {

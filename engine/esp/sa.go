@@ -297,6 +297,9 @@ func notImplemented(name string) error {
 	return fmt.Errorf("%s is not implemented: %w", name, syscall.EOPNOTSUPP)
 }
 
+// SPI is the one in the header of every packet sent.
+func (sa *SA) SPI() uint32 { return sa.spi }
+
 // HeaderLen is the octets of ESP header and IV before the payload.
 func (sa *SA) HeaderLen() int { return headerLen + sa.ivLen }
 

@@ -119,6 +119,13 @@ func Exists(path string) bool {
 	return err == nil
 }
 
+// HasMemory says whether a directory has the memory of a journal, which may be
+// elsewhere.
+func HasMemory(path string) bool {
+	_, err := os.Stat(filepath.Join(path, memoryName))
+	return err == nil
+}
+
 // makeDir makes a directory for root alone. It must not be somebody else's: who
 // can rename its files can choose the keys.
 func makeDir(path string) error {
@@ -235,7 +242,8 @@ func (d *Dir) Close() error {
 }
 
 // Remove removes a journal that was closed, when there is nothing left that it
-// could restore, or the memory of one that outlives the machine.
+// could restore. Of one that outlives the machine it removes the memory, which may
+// still be looked at: the next to open it has to renew it.
 func (d *Dir) Remove() error {
 	var errs []error
 	// In this order: without records there is no journal.

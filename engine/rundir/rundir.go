@@ -10,6 +10,7 @@
 //	/run/ifipsec/net-4026531840/pfkey      the PF_KEYv2 socket
 //	/run/ifipsec/net-4026531840/lock       held by the daemon while it lives
 //	/run/ifipsec/net-4026531840/log        what a daemon says that a command started
+//	/run/ifipsec/net-4026531840/state-dir  leads to what outlives the machine, if anything does
 //
 // An inode number is not used again for another namespace while a daemon keeps
 // the namespace alive, so a held lock always means a daemon of this namespace.
@@ -68,6 +69,45 @@ func (d Dir) Handover() string { return filepath.Join(string(d), "handover") }
 
 // State is the directory of what outlives the daemon's process.
 func (d Dir) State() string { return filepath.Join(string(d), "state") }
+
+// permanentLink leads to the directory of what outlives the machine, if there is
+// one.
+func (d Dir) permanentLink() string { return filepath.Join(string(d), "state-dir") }
+
+// Permanent is the directory of what outlives the machine that the daemon of this
+// namespace has, or had that died; empty if there is none.
+func (d Dir) Permanent() (string, error) {
+	path, err := os.Readlink(d.permanentLink())
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return path, err
+}
+
+// ChoosePermanent is [Dir.Permanent] for a daemon that was told to have that
+// directory, if path is not empty. EEXIST: the daemon before had another one.
+func (d Dir) ChoosePermanent(path string) (string, error) {
+	before, err := d.Permanent()
+	if err == nil && path != "" && before != "" && path != before {
+		err = fmt.Errorf("the state is in %s, and can't be moved to %s: %w", before, path, syscall.EEXIST)
+	}
+	if before == "" {
+		before = path
+	}
+	return before, err
+}
+
+// KeepPermanent has the next daemon have that directory, if this one, which has the
+// lock, dies.
+func (d Dir) KeepPermanent(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.Symlink(path, d.permanentLink()); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
 
 func (d Dir) lockFile() string { return filepath.Join(string(d), "lock") }
 
@@ -131,7 +171,7 @@ type Lock struct {
 // the next daemon may already be on its way.
 func (l *Lock) Release() error {
 	var errs []error
-	for _, path := range []string{l.dir.Control(), l.dir.PFKey(), l.dir.Handover(), l.dir.LogFile(), l.dir.lockFile()} {
+	for _, path := range []string{l.dir.Control(), l.dir.PFKey(), l.dir.Handover(), l.dir.LogFile(), l.dir.permanentLink(), l.dir.lockFile()} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

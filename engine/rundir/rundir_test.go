@@ -234,3 +234,34 @@ func TestStopWithoutDaemon(t *testing.T) {
 		t.Errorf("Stop = %v, want ErrNotRunning", err)
 	}
 }
+
+// A daemon goes on with the directory on a disk that the one before had, and with
+// no other.
+func TestPermanent(t *testing.T) {
+	t.Parallel()
+	d := Dir(t.TempDir())
+	chooses := func(path, want string, wantErr error) {
+		t.Helper()
+		if got, err := d.ChoosePermanent(path); got != want && err == nil || !errors.Is(err, wantErr) {
+			t.Errorf("ChoosePermanent(%q) = %q, %v; want %q, %v", path, got, err, want, wantErr)
+		}
+	}
+	chooses("", "", nil)
+	chooses("/disk", "/disk", nil)
+	for _, path := range []string{"", "/disk", "/disk"} {
+		if err := d.KeepPermanent(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chooses("", "/disk", nil)
+	chooses("/disk", "/disk", nil)
+	chooses("/other", "", syscall.EEXIST)
+	lock, err := d.Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.Release(); err != nil {
+		t.Fatal(err)
+	}
+	chooses("/other", "/other", nil)
+}
