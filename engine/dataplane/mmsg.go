@@ -122,6 +122,7 @@ type messages struct {
 	errnos []syscall.Errno // of the messages sent, 0 for success
 	polled [2]unix.PollFd
 	count  int // of messages received
+	rest   unix.Timespec
 }
 
 // newMessages returns n messages of as many pieces of data each.
@@ -219,19 +220,21 @@ func (m *messages) sendEach(packets []departure) error {
 	return err
 }
 
-// A batch of crowd messages or more says that the next ones are on their way.
-// They are given some time to come together: each would otherwise be woken up
-// for alone, and would wake its reader alone. The kernel makes some 90 µs of
-// this. It has to be nanosleep(2), for time.Sleep knows milliseconds only when
-// nothing else is to do.
-const crowd = 8
-
-var crowdWait = unix.Timespec{Nsec: 20_000}
+// Who receives several messages at once will receive more. The more came, the
+// longer they are given to come together, as network cards do: each would otherwise
+// be woken up for alone, and would wake its reader alone. A message alone is an
+// answer that somebody waits for. The kernel adds some 70 µs to each. It has to be
+// nanosleep(2), for time.Sleep knows milliseconds only when nothing else is to do.
+const (
+	restPerMessage = 25_000  // ns
+	longestRest    = 200_000 // ns
+)
 
 // receiveSome waits for messages and returns how many came.
 func (m *messages) receiveSome() (n int, err error) {
-	if m.count >= crowd {
-		_ = unix.Nanosleep(&crowdWait, nil) // shorter is no harm
+	if m.count > 1 {
+		m.rest.Nsec = int64(min(m.count*restPerMessage, longestRest))
+		_ = unix.Nanosleep(&m.rest, nil) // shorter is no harm
 	}
 	m.count = 0
 	fd, err := m.socket.acquire()
