@@ -20,6 +20,9 @@ func stateDir(h *lab.Host) string {
 	return filepath.Join(h.Path("/run/ifipsec"), runDir(h), "state")
 }
 
+// stateDirInside is that directory as the host's commands have it.
+func stateDirInside(h *lab.Host) string { return "/run/ifipsec/" + runDir(h) + "/state" }
+
 // logOf is what the daemon of a host has logged.
 func logOf(t *testing.T, h *lab.Host) string {
 	t.Helper()
@@ -134,6 +137,47 @@ func TestNoMemoryForAnSA(t *testing.T) {
 	kept := strings.Count(output(t, h, "setkey -D"), "reqid=1(")
 	if failed := strings.Count(out, "\n"); kept == 0 || kept+failed != 6 {
 		t.Errorf("of 6 SAs %d are there and %d were refused", kept, failed)
+	}
+}
+
+// An SA for whose replay window the daemon gets no memory is refused, and nothing
+// else has changed.
+func TestNoMemoryToMap(t *testing.T) {
+	t.Parallel()
+	a, b := newPair(t)
+	tn := newTunnel(0)
+	tn.setUp(t, a, b)
+	pid := daemon(t, a)
+	var pages uint64
+	if statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid)); err != nil {
+		t.Fatal(err)
+	} else if _, err := fmt.Sscan(string(statm), &pages); err != nil {
+		t.Fatal(err)
+	}
+	var before unix.Rlimit
+	// Less than the window, more than what all else takes.
+	limit := unix.Rlimit{Cur: pages*uint64(os.Getpagesize()) + 2<<20, Max: unix.RLIM_INFINITY}
+	if err := unix.Prlimit(pid, unix.RLIMIT_AS, &limit, &before); err != nil {
+		t.Fatal(err)
+	}
+	state := output(t, a, "setkey -D | grep spi=; du -b "+stateDirInside(a)+"/memory")
+	large := tn
+	large.options = "-r 2000000" // 2 MB
+	for range 3 {
+		if got := output(t, a, setkey(large.add(outerA, outerB, 2000, 900))); !strings.HasSuffix(got, ": Cannot allocate memory.\n") {
+			t.Errorf("setkey says %q, want that memory can't be allocated", got)
+		}
+	}
+	if after := output(t, a, "setkey -D | grep spi=; du -b "+stateDirInside(a)+"/memory"); after != state {
+		t.Errorf("before:\n%safter:\n%s", state, after)
+	}
+	reaches(t, a, tn.innerB[0])
+	if err := unix.Prlimit(pid, unix.RLIMIT_AS, &before, nil); err != nil {
+		t.Fatal(err)
+	}
+	quiet(t, a, setkey(large.add(outerA, outerB, 2000, 900)))
+	if now := daemon(t, a); now != pid {
+		t.Errorf("the daemon is %d, was %d", now, pid)
 	}
 }
 

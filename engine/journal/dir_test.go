@@ -266,6 +266,38 @@ func TestOpenRefusesADirectoryForOthers(t *testing.T) {
 	}
 }
 
+// Without memory there is nothing new, and the file is as it was.
+func TestNoMemory(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state")
+	d, _ := mustOpen(t, path)
+	size := func() int64 {
+		st, err := os.Stat(filepath.Join(path, memoryName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Size()
+	}
+	before := size()
+	works := d.mmap
+	d.mmap = func(int, int64, int, int, int) ([]byte, error) { return nil, syscall.ENOMEM }
+	for range 3 {
+		if _, _, err := d.Alloc(2 * chunkSize); !errors.Is(err, syscall.ENOMEM) {
+			t.Errorf("Alloc = %v, want ENOMEM", err)
+		}
+	}
+	if _, _, err := d.Alloc(1000); err != nil {
+		t.Errorf("what there was room for: %v", err)
+	}
+	if after := size(); after != before {
+		t.Errorf("the file has %d bytes, had %d", after, before)
+	}
+	d.mmap = works
+	if _, mem, err := d.Alloc(2 * chunkSize); err != nil || len(mem) != 2*chunkSize {
+		t.Errorf("then %d bytes, %v", len(mem), err)
+	}
+}
+
 func TestPutTooLong(t *testing.T) {
 	t.Parallel()
 	d, _ := mustOpen(t, filepath.Join(t.TempDir(), "state"))

@@ -22,8 +22,10 @@ type Memory struct {
 	file   *os.File
 	size   int64 // of the file, in bytes; a multiple of chunkSize
 	chunks map[int64]*chunk
-	order  []*chunk // by offset
+	order  []*chunk // in the order in which they were mapped
 	next   int      // of order, where the last part was found
+
+	mmap func(fd int, offset int64, length, prot, flags int) ([]byte, error)
 }
 
 // chunk is a part of the file that is mapped as a whole.
@@ -64,7 +66,9 @@ func createMemory(path string, pair [16]byte) (*Memory, error) {
 	return m, nil
 }
 
-func newMemory(file *os.File) *Memory { return &Memory{file: file, chunks: map[int64]*chunk{}} }
+func newMemory(file *os.File) *Memory {
+	return &Memory{file: file, chunks: map[int64]*chunk{}, mmap: unix.Mmap}
+}
 
 func memoryHeader(pair [16]byte) []byte {
 	return append([]byte(memoryMagic+"\x00\x00\x00\x00\x00\x00\x00\x01"), pair[:]...)
@@ -188,8 +192,12 @@ func (m *Memory) grow(size int64) (*chunk, error) {
 		// Part of it may have been possible.
 		return nil, fmt.Errorf("%d bytes of memory: %w", size, errors.Join(err, m.file.Truncate(m.size)))
 	}
+	c, err := m.mapped(m.size, size)
+	if err != nil {
+		return nil, errors.Join(err, m.file.Truncate(m.size))
+	}
 	m.size += size
-	return m.mapped(m.size-size, size)
+	return c, nil
 }
 
 // mapRest maps what no At asked for, so that it can be handed out.
@@ -217,7 +225,7 @@ func (m *Memory) mapped(offset, size int64) (*chunk, error) {
 			return nil, fmt.Errorf("%w: the memory at %d is in use twice", ErrCorrupt, offset)
 		}
 	}
-	mem, err := unix.Mmap(int(m.file.Fd()), offset, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := m.mmap(int(m.file.Fd()), offset, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map %d bytes: %w", size, err)
 	}

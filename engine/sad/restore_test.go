@@ -302,7 +302,17 @@ func TestStoreFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := show(db)
-	shelf.full = syscall.ENOSPC
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.ENOMEM} {
+		storeFails(t, db, shelf, larval, errno)
+		if diff := cmp.Diff(before, show(db), cmpopts.EquateComparable(hostA)); diff != "" {
+			t.Errorf("%v: SAs (-before +after):\n%s", errno, diff)
+		}
+	}
+}
+
+func storeFails(t *testing.T, db *DB, shelf *shelf, larval *SA, errno syscall.Errno) {
+	t.Helper()
+	shelf.full = errno
 	update := tunnel(1000)
 	update.Hard.Bytes = 5
 	complete := tunnel(larval.SPI, func(s *Spec) { s.Src, s.Dst = hostB, hostA })
@@ -312,12 +322,9 @@ func TestStoreFull(t *testing.T) {
 		"Update":   func() error { _, err := db.Update(update); return err },
 		"complete": func() error { _, err := db.Update(complete); return err },
 	} {
-		if err := do(); !errors.Is(err, syscall.ENOSPC) {
-			t.Errorf("%s = %v, want ENOSPC", what, err)
+		if err := do(); !errors.Is(err, errno) {
+			t.Errorf("%s = %v, want %v", what, err, errno)
 		}
-	}
-	if diff := cmp.Diff(before, show(db), cmpopts.EquateComparable(hostA)); diff != "" {
-		t.Errorf("SAs (-before +after):\n%s", diff)
 	}
 }
 
