@@ -53,6 +53,7 @@ type Engine struct {
 	permanent bool // what is kept outlives the machine
 	direct    bool // Config.PacketSocket
 	host      *host.Host
+	newClock  func(offset time.Duration) *clock.Clock
 	clock     *clock.Clock
 	sysctl    *sysctl.Table
 	state     *state        // nil if nothing is to outlive the process
@@ -83,13 +84,14 @@ func New(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		log:     cfg.Log,
-		offload: cfg.Offload,
-		direct:  cfg.PacketSocket,
-		host:    h,
-		tunnels: map[int]*dataplane.Tunnel{},
-		devices: map[int]*host.Device{},
-		links:   map[int]string{},
+		log:      cfg.Log,
+		offload:  cfg.Offload,
+		newClock: clock.New,
+		direct:   cfg.PacketSocket,
+		host:     h,
+		tunnels:  map[int]*dataplane.Tunnel{},
+		devices:  map[int]*host.Device{},
+		links:    map[int]string{},
 	}
 	if err := e.open(cfg.StateDir, cfg.PermanentDir); err != nil {
 		h.Close()

@@ -20,11 +20,16 @@ func (e *Engine) expire(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			e.keepOffset()
-			if now := e.clock.Now(); e.due(now) {
-				e.key.Expire(now)
-			}
+			e.lapse()
 		}
+	}
+}
+
+// lapse does what the time that has passed calls for.
+func (e *Engine) lapse() {
+	e.keepOffset()
+	if now := e.clock.Now(); e.due(now) {
+		e.key.Expire(now)
 	}
 }
 

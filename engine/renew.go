@@ -7,7 +7,6 @@ import (
 	"syscall"
 	"time"
 
-	"ifipsec/engine/clock"
 	"ifipsec/engine/journal"
 	"ifipsec/engine/sad"
 	"ifipsec/engine/spd"
@@ -26,7 +25,7 @@ func (e *Engine) renewer(now journal.Owner) journal.Renew {
 		for i := range k.sas {
 			r.spis[k.sas[i].SPI] = struct{}{}
 		}
-		if c := clock.New(k.general.Offset); from.Boot != now.Boot {
+		if c := e.newClock(k.general.Offset); from.Boot != now.Boot {
 			r.ahead = c.Ahead(time.Unix(0, int64(k.general.Seen)), k.general.Offset)
 			r.kept.general.Offset, r.kept.general.Seen = c.Offset(), time.Duration(c.Now().UnixNano())
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"ifipsec/engine/clock"
 	"ifipsec/engine/esp"
 	"ifipsec/engine/journal"
 	"ifipsec/engine/pfkey"
@@ -19,7 +20,7 @@ import (
 // permanentEngine is an engine's databases, on a disk.
 func permanentEngine(t *testing.T, p journal.Permanent, owner journal.Owner) *Engine {
 	t.Helper()
-	e := &Engine{log: slog.New(slog.DiscardHandler), permanent: true}
+	e := &Engine{newClock: clock.New, log: slog.New(slog.DiscardHandler), permanent: true}
 	dir, refused, err := journal.OpenPermanent(p, owner, e.renewer(owner), e.databases)
 	if err != nil || refused != nil {
 		t.Fatalf("%v, refused %v", err, refused)

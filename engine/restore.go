@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"ifipsec/engine/clock"
 	"ifipsec/engine/dataplane"
 	"ifipsec/engine/handover"
 	"ifipsec/engine/host"
@@ -33,7 +32,7 @@ func (e *Engine) databases(dir *journal.Dir, records []journal.Record) error {
 	if err != nil {
 		return err
 	}
-	e.clock = clock.New(k.general.Offset)
+	e.clock = e.newClock(k.general.Offset)
 	e.state, e.offset, e.sysctl = nil, e.clock.Offset(), sysctl.New()
 	for _, name := range e.sysctl.Load(k.sysctls) {
 		e.log.Warn("a variable that was set has its default again: this version does not take its value", "variable", name)

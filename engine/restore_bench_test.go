@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"ifipsec/engine/algorithm"
+	"ifipsec/engine/clock"
 	"ifipsec/engine/journal"
 	"ifipsec/engine/pfkey"
 	"ifipsec/engine/sad"
@@ -17,7 +18,7 @@ import (
 // everything.
 func BenchmarkAdd(b *testing.B) {
 	add := func(b *testing.B, dir *journal.Dir) {
-		e := &Engine{log: slog.New(slog.DiscardHandler)}
+		e := &Engine{newClock: clock.New, log: slog.New(slog.DiscardHandler)}
 		if err := e.databases(dir, nil); err != nil {
 			b.Fatal(err)
 		}
@@ -53,7 +54,7 @@ func BenchmarkRestore(b *testing.B) {
 		b.Skip(err)
 	}
 	defer os.RemoveAll(parent)
-	e := &Engine{log: slog.New(slog.DiscardHandler)}
+	e := &Engine{newClock: clock.New, log: slog.New(slog.DiscardHandler)}
 	dir, _, err := journal.Open(filepath.Join(parent, "state"), journal.Owner{}, e.databases)
 	if err != nil {
 		b.Fatal(err)
@@ -67,7 +68,7 @@ func BenchmarkRestore(b *testing.B) {
 	}
 	dir.Close()
 	for b.Loop() {
-		e := &Engine{log: slog.New(slog.DiscardHandler)}
+		e := &Engine{newClock: clock.New, log: slog.New(slog.DiscardHandler)}
 		dir, refused, err := journal.Open(filepath.Join(parent, "state"), journal.Owner{}, e.databases)
 		if err != nil || refused != nil {
 			b.Fatal(err, refused)

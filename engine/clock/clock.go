@@ -25,10 +25,12 @@ type Clock struct {
 // New returns a clock. offset is the [Clock.Offset] of a clock of another
 // process, or 0.
 func New(offset time.Duration) *Clock {
-	return newClock(offset, read(unix.CLOCK_BOOTTIME), read(unix.CLOCK_REALTIME))
+	return Of(offset, read(unix.CLOCK_BOOTTIME), read(unix.CLOCK_REALTIME))
 }
 
-func newClock(offset time.Duration, boot, wall func() time.Duration) *Clock {
+// Of is [New] for other clocks than the machine's: one that is never set, and the
+// wall clock, in time since 1970.
+func Of(offset time.Duration, boot, wall func() time.Duration) *Clock {
 	c := &Clock{boot: boot, wall: wall}
 	c.offset.Store(int64(offset))
 	c.Offset()

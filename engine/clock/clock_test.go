@@ -8,7 +8,7 @@ import (
 func TestSteps(t *testing.T) {
 	t.Parallel()
 	boot, wall := 100*time.Second, 1700000000*time.Second
-	c := newClock(0, func() time.Duration { return boot }, func() time.Duration { return wall })
+	c := Of(0, func() time.Duration { return boot }, func() time.Duration { return wall })
 	begin := c.Now()
 	shows := func(want time.Duration) {
 		t.Helper()
@@ -29,7 +29,7 @@ func TestSteps(t *testing.T) {
 
 	// The next process shows the same.
 	boot, wall = boot+time.Second, wall+time.Second+time.Millisecond
-	next := newClock(c.Offset(), c.boot, c.wall)
+	next := Of(c.Offset(), c.boot, c.wall)
 	if a, b := c.Wall(begin), next.Wall(begin); !a.Equal(b) {
 		t.Errorf("the next process shows %v, want %v", b, a)
 	}
@@ -54,7 +54,7 @@ func TestAhead(t *testing.T) {
 		"it was set back":        {year2026 - time.Minute, time.Hour},
 	} {
 		boot := 20 * time.Second
-		c := newClock(0, func() time.Duration { return boot }, func() time.Duration { return tc.wall })
+		c := Of(0, func() time.Duration { return boot }, func() time.Duration { return tc.wall })
 		now := made.Add(c.Ahead(seen, offset))
 		if got := c.Now().Sub(now); got != tc.age {
 			t.Errorf("%s: what was an hour old is %v old, want %v", what, got, tc.age)
