@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"runtime"
+
 	"ifipsec/engine/algorithm"
 	"ifipsec/engine/control"
 	"ifipsec/engine/dataplane"
@@ -16,7 +18,7 @@ import (
 func (e *Engine) Statistics(r control.StatisticsRequest) (control.StatisticsResult, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var result control.StatisticsResult
+	result := control.StatisticsResult{Goroutines: runtime.NumGoroutine()}
 	for i, n := range e.plane.Counters() {
 		c := dataplane.Counter(i)
 		result.ESP = append(result.ESP, control.Counter{Name: c.Name(), Text: c.String(), Value: n})

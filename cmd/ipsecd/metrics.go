@@ -15,7 +15,8 @@ import (
 
 // printMetrics writes what was counted as Prometheus reads it from a file or a
 // program: ipsec_esp_* for ESP as a whole, ipsec_interface_* for each interface,
-// ipsec_sa_* for each SA.
+// ipsec_sa_* for each SA; and the daemon's goroutines, as programs with Prometheus's
+// client have them.
 func printMetrics(w io.Writer, s control.StatisticsResult) error {
 	registry := prometheus.NewPedanticRegistry()
 	if err := registry.Register(metrics{s}); err != nil {
@@ -53,6 +54,9 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 			prometheus.NewDesc(name, sentence(subject, c.Text), keys, nil),
 			prometheus.CounterValue, float64(c.Value), values...)
 	}
+	out <- prometheus.MustNewConstMetric(
+		prometheus.NewDesc("go_goroutines", "Number of goroutines that currently exist.", nil, nil),
+		prometheus.GaugeValue, float64(m.Goroutines))
 	for _, c := range m.ESP {
 		send("esp", c, nil)
 	}

@@ -37,6 +37,7 @@ func TestPrintMetrics(t *testing.T) {
 	}
 	var b strings.Builder
 	err := printMetrics(&b, control.StatisticsResult{
+		Goroutines: 12,
 		ESP:        counters[1:],
 		Interfaces: []control.InterfaceStatistics{{Name: "ipsec0", Counters: counters[:1]}, {Name: "ipsec1", Counters: counters[:1]}},
 		SAs:        []control.SAStatistics{sa(10000), sa(10001)},
@@ -46,7 +47,9 @@ func TestPrintMetrics(t *testing.T) {
 	}
 	const of = `dst="192.168.0.5",reqid="100",spi=`
 	const src = `,src="192.168.0.3"} `
-	const want = "# HELP ipsec_esp_badauth_total ESP: packets dropped, bad authentication detected.\n" +
+	const want = "# HELP go_goroutines Number of goroutines that currently exist.\n" +
+		"# TYPE go_goroutines gauge\ngo_goroutines 12\n" +
+		"# HELP ipsec_esp_badauth_total ESP: packets dropped, bad authentication detected.\n" +
 		"# TYPE ipsec_esp_badauth_total counter\nipsec_esp_badauth_total 0\n" +
 		"# HELP ipsec_interface_packets_total An interface: packets.\n" +
 		"# TYPE ipsec_interface_packets_total counter\n" +
@@ -77,6 +80,8 @@ func TestCommandLine(t *testing.T) {
 		"-rc a -stop":               {2, "one of -replace, -stop, -status, -esp-sa, -sysctl, -rc and -version"},
 		"-rc /nowhere":              {1, "ipsecd: open /nowhere: no such file or directory"},
 		"-stop -status":             {2, "one of -replace, -stop, -status, -esp-sa, -sysctl, -rc and -version"},
+		"-state-dir here":           {2, "-state-dir wants an absolute path"},
+		"-state-dir /here -stop":    {2, "-state-dir is for the daemon"},
 		"-prometheus":               {2, "-prometheus goes with -status"},
 		"-status -json -prometheus": {2, "one of -json and -prometheus"},
 	} {

@@ -4,6 +4,7 @@
 package soak
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -22,6 +23,7 @@ import (
 
 	"ifipsec/e2e/lab"
 	"ifipsec/e2e/lab/programs"
+	"ifipsec/engine/control"
 )
 
 var (
@@ -140,7 +142,8 @@ func TestSoak(t *testing.T) {
 		if diff := cmp.Diff(before[h].Routes, after.Routes); diff != "" {
 			t.Errorf("routes of %s (-before +after):\n%s", s.hosts[h].Name, diff)
 		}
-		if after.Descriptors > before[h].Descriptors+4 || after.Threads > before[h].Threads+16 ||
+		if after.Goroutines == 0 || after.Goroutines > before[h].Goroutines+4 ||
+			after.Descriptors > before[h].Descriptors+4 || after.Threads > before[h].Threads+16 ||
 			after.Memory > 2*before[h].Memory+32<<10 || after.State > before[h].State+4<<20 {
 			t.Errorf("%s has grown", s.hosts[h].Name)
 		}
@@ -444,6 +447,7 @@ type footprint struct {
 	Links, Routes []string
 	Descriptors   int
 	Threads       int
+	Goroutines    int
 	Memory        int   // KiB, resident
 	State         int64 // bytes of files that outlive it
 }
@@ -476,6 +480,11 @@ func (s *soak) footprint(host int) (f footprint) {
 		return n
 	}
 	f.Threads, f.Memory = number(`Threads:\s+(\d+)`), number(`VmRSS:\s+(\d+)`)
+	var statistics control.StatisticsResult
+	if err := json.Unmarshal([]byte(programs.Output(s, h, "ipsecd -status -json")), &statistics); err != nil {
+		s.Fatal(err)
+	}
+	f.Goroutines = statistics.Goroutines
 	files, _ := filepath.Glob(filepath.Join(h.Path("/run/ifipsec"), programs.RunDir(h), "state", "*"))
 	for _, file := range files {
 		if st, err := os.Stat(file); err == nil {

@@ -15,13 +15,14 @@ type StatisticsRequest struct {
 // SAsAtOnce is how many SAs an answer tells of.
 const SAsAtOnce = 5000
 
-// StatisticsResult is what it has counted since the daemon started.
+// StatisticsResult is what it has counted since the daemon started, and how it is.
 type StatisticsResult struct {
 	// ESP is about all packets of protocol ESP, as netstat -s -p esp has it.
 	ESP        []Counter             `json:"esp"`
 	Interfaces []InterfaceStatistics `json:"interfaces,omitzero"` // in order of creation
 	SAs        []SAStatistics        `json:"sas,omitzero"`        // of ESP, in the order of setkey -D
 	MoreSAs    bool                  `json:"more_sas,omitzero"`   // than these
+	Goroutines int                   `json:"goroutines,omitzero"` // of the daemon, now
 }
 
 // SAStatistics is about the packets of one SA of ESP.
