@@ -98,7 +98,7 @@ clean:
 	rm -rf bin
 
 # What the tests need beyond Go, make and root, from Debian's packages.
-DEPS = unshare:util-linux setpriv:util-linux nsenter:util-linux systemd-analyze:systemd mandoc:mandoc iperf3:iperf3
+DEPS = unshare:util-linux setpriv:util-linux nsenter:util-linux systemd-analyze:systemd mandoc:mandoc iperf3:iperf3 ip:iproute2
 
 # The other implementations, and what configures them.
 DEPS_INTEROP = linux.uml:user-mode-linux ip:iproute2 ethtool:ethtool nft:nftables tshark:tshark \

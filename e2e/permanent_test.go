@@ -165,9 +165,12 @@ func TestPermanentEndsInOrder(t *testing.T) {
 	tn.setUp(t, a, b)
 	reaches(t, a, tn.innerB[0])
 	before := keptOf(t, a)
-	for _, end := range []string{"ipsecd -stop", "kill -TERM $(pgrep -x ipsecd)"} {
+	for end, do := range map[string]func(){
+		"ipsecd -stop": func() { quiet(t, a, "ipsecd -stop") },
+		"SIGTERM":      func() { signal(t, daemon(t, a), unix.SIGTERM) },
+	} {
 		sequence := output(t, a, "setkey -D | grep -o 'seq=0x[0-9a-f]*'")
-		quiet(t, a, end)
+		do()
 		ended(t, a)
 		if links := output(t, a, "ip -br link | grep -c ipsec || true"); links != "0\n" {
 			t.Errorf("%s: %s links are left", end, links)
