@@ -262,7 +262,7 @@ func TestPermanentDiskFull(t *testing.T) {
 	tn.setUp(t, a, b)
 	reaches(t, a, tn.innerB[0])
 	quiet(t, a, "dd if=/dev/zero of=/var/lib/full bs=4k count=1000 2>/dev/null || true")
-	stream := startDatagrams(t, b, a, tn.innerA[0], 500)
+	stream := startDatagrams(t, b, a, tn.innerA[0], 2000)
 	defer stream.Stop()
 	err := lab.Until(patience, func() error {
 		if counted(t, a, "not_kept") == 0 {

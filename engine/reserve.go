@@ -24,9 +24,11 @@ const (
 	sendAhead = 1 << 20
 	// receiveAhead is the least for what is received. As many of the peer's packets
 	// are refused after such an end, because they may have been there before, so
-	// that it is more only while more come: for about two seconds' packets.
-	receiveAhead    = 64
-	maxReceiveAhead = 1 << 19
+	// that it is more only while more come, for about two seconds' packets, or could
+	// come: an SA that is new takes the place of another, under load perhaps.
+	receiveAhead      = 64
+	firstReceiveAhead = 1 << 10
+	maxReceiveAhead   = 1 << 19
 
 	// reviewInterval is how often the SAs are looked at that have more.
 	reviewInterval = time.Second
@@ -35,7 +37,7 @@ const (
 )
 
 // firstBounds are those that new SAs begin with.
-var firstBounds = esp.Bounds{Sent: sendAhead, Received: receiveAhead}
+var firstBounds = esp.Bounds{Sent: sendAhead, Received: firstReceiveAhead}
 
 // reservation is what is reserved for an SA.
 type reservation struct {
@@ -90,8 +92,10 @@ func (rs *reservations) add(live sad.Live, mark sad.Mark) {
 	if r == nil {
 		spi := live.ESP.SPI()
 		rs.remove(spi)
-		r = &reservation{live: live, ahead: receiveAhead, reviewed: live.ESP.Wanted().Received}
+		used := live.ESP.Wanted().Received
+		r = &reservation{live: live, ahead: max(receiveAhead, mark.Received-min(used, mark.Received)), reviewed: used}
 		rs.byESP[live.ESP], rs.bySPI[spi] = r, r
+		rs.moved[r] = struct{}{}
 	}
 	r.mark = mark
 }
@@ -118,13 +122,20 @@ func (r *reservation) raised() esp.Bounds {
 	return has
 }
 
+// fitting is raised, but that what may be received is what is to be reserved.
+func (r *reservation) fitting() esp.Bounds {
+	b := r.raised()
+	b.Received = min(b.Received, saturated(r.live.ESP.Wanted().Received, r.ahead))
+	return b
+}
+
 // review fits what is reserved to what came since the last time. It says whether
 // there is more than the least.
 func (r *reservation) review() (wide bool) {
 	top := r.live.ESP.Wanted().Received
 	came := top - min(r.reviewed, top)
 	r.reviewed = top
-	r.ahead = min(max(receiveAhead, 2*came, r.ahead*3/4), maxReceiveAhead)
+	r.ahead = min(max(receiveAhead, 2*came, r.ahead/2), maxReceiveAhead)
 	return r.ahead > receiveAhead
 }
 
@@ -233,15 +244,16 @@ func (s *state) review() error {
 		if !r.review() {
 			delete(s.reserved.moved, r)
 		}
-		todo = append(todo, r)
+		if r.fitting() != r.mark.Bounds {
+			todo = append(todo, r)
+		}
 	}
 	return s.keepMarks(todo, func(r *reservation) esp.Bounds {
-		b, used := r.raised(), r.live.ESP.Wanted()
-		if b.Received > saturated(used.Received, r.ahead) {
+		b, has := r.fitting(), r.live.ESP.Bounds()
+		if b.Received < has.Received {
 			// Lower: first for the SA, then where it is kept.
-			lower := r.live.ESP.Bounds()
-			lower.Received = saturated(used.Received, r.ahead)
-			b.Received = r.live.ESP.SetBounds(lower).Received
+			has.Received = b.Received
+			b.Received = r.live.ESP.SetBounds(has).Received
 		}
 		return b
 	}, func(r *reservation, b esp.Bounds) { r.live.ESP.SetBounds(b) })

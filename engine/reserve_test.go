@@ -135,6 +135,11 @@ func TestReserveReceived(t *testing.T) {
 	r := e.state.reserved.byESP[sa.ESP]
 	peer := examplePeer(t)
 	seq := uint64(0)
+	for range 20 { // it is not new any more
+		if err := e.state.review(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	receive := func(n uint64) (refused int) {
 		for range n {
 			seq++

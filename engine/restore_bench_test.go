@@ -47,6 +47,28 @@ func BenchmarkAdd(b *testing.B) {
 	})
 }
 
+// BenchmarkDisk adds an SA to a database on a disk, and deletes it.
+func BenchmarkDisk(b *testing.B) {
+	dir := b.TempDir()
+	e := &Engine{newClock: clock.New, log: slog.New(slog.DiscardHandler), permanent: true}
+	p := journal.Permanent{Dir: filepath.Join(dir, "disk"), Memory: filepath.Join(dir, "run")}
+	d, _, err := journal.OpenPermanent(p, journal.Owner{}, e.renewer(journal.Owner{}), e.databases)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer d.Close()
+	spec := exampleSpec()
+	for b.Loop() {
+		nextSpec(&spec)
+		if _, err := e.sad.Add(spec); err != nil {
+			b.Fatal(err)
+		}
+		if err := e.sad.Delete(spec.SAType, spec.Src, spec.Dst, spec.SPI); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkRestore makes the databases of a journal with 20,000 SAs.
 func BenchmarkRestore(b *testing.B) {
 	parent, err := os.MkdirTemp("/dev/shm", "journal-")
