@@ -3,6 +3,7 @@ package ifconfig
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -278,5 +279,28 @@ func TestForeignCommands(t *testing.T) {
 	}
 	if n < 400 {
 		t.Errorf("only %d words are known", n)
+	}
+}
+
+// What each command is refused for is in a transcript of the program's.
+func TestRefusalsAreShown(t *testing.T) {
+	t.Parallel()
+	transcript, err := os.ReadFile("../../testdata/ifconfig/refusals.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := make(map[string]bool)
+	for line := range strings.Lines(string(transcript)) {
+		if args, ok := strings.CutPrefix(line, "$ ifconfig ipsec"); ok {
+			for _, word := range strings.Fields(args) {
+				shown[word] = true
+			}
+		}
+	}
+	for name := range table {
+		_, others := table[strings.TrimPrefix(name, "-")]
+		if !shown[name] && !(name[0] == '-' && others) {
+			t.Errorf("no refusal of %q is shown", name)
+		}
 	}
 }
