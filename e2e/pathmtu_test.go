@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -179,6 +180,13 @@ func TestNarrowLink(t *testing.T) {
 				}
 				if told := statusLine(t, a, "output dropped; too big for the path, and the sender was told"); (told != 0) != (dfbit != 0) {
 					t.Errorf("%d packets were too big and answered, with dfbit %d", told, dfbit)
+				}
+				want := "\tpath mtu: 1500, as the first link has it\n"
+				if six || dfbit != 0 {
+					want = fmt.Sprintf("\tpath mtu: %d, as a router on the way says\n", narrowMTU)
+				}
+				if got := output(t, a, "ifconfig -v ipsec0"); !strings.Contains(got, want) {
+					t.Errorf("ifconfig -v ipsec0 printed\n%swithout %q", got, want)
 				}
 				// A packet that may be cut is, and arrives.
 				if err := a.Sysctl("net/ipv4/ip_no_pmtu_disc", "1"); err != nil {

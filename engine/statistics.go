@@ -98,6 +98,8 @@ func (e *Engine) Diagnose(r control.DiagnoseRequest) (control.DiagnoseResult, er
 		c := dataplane.TunnelCounter(i)
 		result.Counters = append(result.Counters, control.Counter{Name: c.Name(), Text: c.String(), Value: n})
 	}
+	// Without a route there is none, which sending says too.
+	result.PathMTU, result.Learned, _ = e.tunnels[ifp.Index].PathMTU()
 	var sas []diagnosis.SA
 	for sa := range e.sad.All(pfkey.SATypeESP) {
 		seen := diagnose(sa)

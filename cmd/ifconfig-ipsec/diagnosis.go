@@ -9,7 +9,7 @@ import (
 )
 
 // writeDiagnosis prints what -v adds, which is ours: which SAs serve the
-// interface now, what was counted, and in one line what is wrong.
+// interface now, the MTU of their path, what was counted, and in one line what is wrong.
 func writeDiagnosis(w io.Writer, d *control.DiagnoseResult) {
 	for _, way := range []struct {
 		what string
@@ -18,6 +18,12 @@ func writeDiagnosis(w io.Writer, d *control.DiagnoseResult) {
 		for n := range way.sas {
 			writeSA(w, way.what, &way.sas[n], d.Now)
 		}
+	}
+	switch {
+	case d.Learned:
+		fmt.Fprintf(w, "\tpath mtu: %d, as a router on the way says\n", d.PathMTU)
+	case d.PathMTU != 0:
+		fmt.Fprintf(w, "\tpath mtu: %d, as the first link has it\n", d.PathMTU)
 	}
 	for _, c := range d.Counters {
 		if c.Value != 0 {

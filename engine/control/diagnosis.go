@@ -15,5 +15,11 @@ type DiagnoseResult struct {
 	Out      []SAStatistics `json:"out,omitzero"` // the SAs that serve it, the one that sends first
 	In       []SAStatistics `json:"in,omitzero"`
 	Counters []Counter      `json:"counters"`
-	Now      time.Time      `json:"now"` // by the clock of the SAs' times
+
+	// PathMTU is how large outer packets to the peer may be, in bytes, 0 if that
+	// is not known; Learned says that somebody on the path told it.
+	PathMTU int  `json:"path_mtu,omitzero"`
+	Learned bool `json:"path_mtu_learned,omitzero"`
+
+	Now time.Time `json:"now"` // by the clock of the SAs' times
 }

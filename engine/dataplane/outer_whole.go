@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -111,23 +110,4 @@ func (s *wholeSender) send(packets []departure) error {
 		s.setPiece(2*i+1, packets[i].packet)
 	}
 	return s.sendEach(packets)
-}
-
-// linkMTU asks the kernel how large packets to the peer may be.
-func linkMTU(way path) (mtu int, err error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fd)
-	if way.mark != 0 {
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(way.mark))
-	}
-	err = errors.Join(err,
-		unix.Bind(fd, &unix.SockaddrInet4{Addr: way.src.As4()}),
-		unix.Connect(fd, &unix.SockaddrInet4{Addr: way.dst.As4(), Port: 9}))
-	if err != nil {
-		return 0, err
-	}
-	return unix.GetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU)
 }

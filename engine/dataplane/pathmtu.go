@@ -3,7 +3,9 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"strconv"
 	"time"
 
 	"ifipsec/engine/icmp"
@@ -50,6 +52,53 @@ func (t *Tunnel) pathMTU(way path) int {
 		return 0
 	}
 	return known.mtu
+}
+
+// PathMTU returns how large the packets to the peer may be, in bytes with the outer
+// header, and whether that was learned from somebody on the path; else it is what
+// the first link takes. 0: the tunnel does not serve.
+func (t *Tunnel) PathMTU() (mtu int, learned bool, err error) {
+	s := t.settings.Load()
+	if !s.serves() {
+		return 0, false, nil
+	}
+	if known := t.mtu.Load(); known != nil && !t.plane.now().After(known.until) {
+		return known.mtu, true, nil
+	}
+	i := s.index()
+	mtu, err = linkMTU(path{kind: kind{six: i.Dst.Is6()}, src: i.Src, dst: i.Dst, mark: s.Mark})
+	return mtu, false, err
+}
+
+// linkMTU asks the kernel how large packets to the peer may be.
+func linkMTU(way path) (mtu int, err error) {
+	const port = 9 // nothing is sent there
+	domain, level, name := unix.AF_INET, unix.SOL_IP, unix.IP_MTU
+	var src, dst unix.Sockaddr
+	if way.kind.six {
+		domain, level, name = unix.AF_INET6, unix.SOL_IPV6, unix.IPV6_MTU
+		zone := func(a netip.Addr) uint32 {
+			n, _ := strconv.ParseUint(a.Zone(), 10, 32)
+			return uint32(n)
+		}
+		src = &unix.SockaddrInet6{Addr: way.src.As16(), ZoneId: zone(way.src)}
+		dst = &unix.SockaddrInet6{Addr: way.dst.As16(), ZoneId: zone(way.dst), Port: port}
+	} else {
+		src = &unix.SockaddrInet4{Addr: way.src.As4()}
+		dst = &unix.SockaddrInet4{Addr: way.dst.As4(), Port: port}
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	if way.mark != 0 {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(way.mark))
+	}
+	if err = errors.Join(err, unix.Bind(fd, src), unix.Connect(fd, dst)); err != nil {
+		return 0, err
+	}
+	return unix.GetsockoptInt(fd, level, name)
 }
 
 // learn notes the MTU of a path, if it is less than what is known.
