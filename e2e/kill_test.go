@@ -27,7 +27,12 @@ const replayedTTL = 42
 // parent: nothing is sent twice under one sequence number or IV, nothing that
 // was accepted is accepted again, a TCP connection goes on, and what is
 // configured is what was configured.
-func TestKilledUnderLoad(t *testing.T) {
+func TestKilledUnderLoad(t *testing.T) { killUnderLoad(t, false) }
+
+// With the state on a disk that is no other.
+func TestKilledUnderLoadWithDisk(t *testing.T) { killUnderLoad(t, true) }
+
+func killUnderLoad(t *testing.T, disk bool) {
 	kills := 8
 	if text := os.Getenv(killsEnv); text != "" {
 		var err error
@@ -38,6 +43,12 @@ func TestKilledUnderLoad(t *testing.T) {
 		t.Parallel()
 	}
 	a, b := newPair(t)
+	if disk {
+		for _, h := range []*lab.Host{a, b} {
+			newDisk(t, h, "64m")
+			startPermanent(t, h)
+		}
+	}
 	gcm, cbc := newTunnel(0), newTunnel(1)
 	gcm.options, cbc.options = "-r 128", "-r 128"
 	cbc.algorithms = `-E rijndael-cbc "VerySecureKey!!1" -A hmac-sha1 "VerySecureMacKey!!!1"`

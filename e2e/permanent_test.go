@@ -165,6 +165,11 @@ func TestPermanentEndsInOrder(t *testing.T) {
 	tn.setUp(t, a, b)
 	reaches(t, a, tn.innerB[0])
 	before := keptOf(t, a)
+	rc := fmt.Sprintf("cloned_interfaces=\"ipsec0\"\ncreate_args_ipsec0=\"reqid %d\"\nifconfig_ipsec0=\"inet %s/32 %s tunnel %s %s\"\n",
+		tn.reqidA(), tn.innerA[0], tn.innerB[0], tn.outerA, tn.outerB)
+	if err := os.WriteFile(a.Path("/var/lib/rc.conf"), []byte(rc), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for end, do := range map[string]func(){
 		"ipsecd -stop": func() { quiet(t, a, "ipsecd -stop") },
 		"SIGTERM":      func() { signal(t, daemon(t, a), unix.SIGTERM) },
@@ -182,7 +187,8 @@ func TestPermanentEndsInOrder(t *testing.T) {
 		if again := output(t, a, "setkey -D | grep -o 'seq=0x[0-9a-f]*'"); again != sequence {
 			t.Errorf("%s: the sequence numbers are %q, were %q", end, again, sequence)
 		}
-		quiet(t, a, links(tn))
+		// What configures a host at boot finds the interface there.
+		quiet(t, a, "ipsecd -rc /var/lib/rc.conf")
 		reaches(t, a, tn.innerB[0])
 		reaches(t, b, tn.innerA[0])
 	}
