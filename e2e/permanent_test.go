@@ -279,12 +279,20 @@ func TestPermanentDiskFull(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if log := output(t, a, "cat /run/daemon-log"); !strings.Contains(log, "sequence numbers can't be reserved") || !strings.Contains(log, "no space left on device") {
-		t.Errorf("the log says nothing of it:\n%s", log)
+	if log := output(t, a, "cat /run/daemon-log"); strings.Count(log, "sequence numbers can't be reserved") != 1 || !strings.Contains(log, "no space left on device") {
+		t.Errorf("the log does not say once that numbers can't be reserved:\n%s", log)
 	}
+	// What there was is there after a death, too, and goes on when there is room.
 	pid := daemon(t, a)
+	before := keptOf(t, a)
 	signal(t, pid, unix.SIGKILL)
 	restarted(t, a, pid)
+	if diff := cmp.Diff(before, keptOf(t, a)); diff != "" {
+		t.Errorf("after its death, what is kept (-before +after):\n%s", diff)
+	}
+	if got := output(t, a, setkey(tn.add(outerA, outerB, 4711, 900))); !strings.HasSuffix(got, ": No space left on device.\n") {
+		t.Errorf("setkey says %q", got)
+	}
 	quiet(t, a, "rm /var/lib/full")
 	reachesSoon(t, a, tn.innerB[0])
 	reachesSoon(t, b, tn.innerA[0])

@@ -34,6 +34,8 @@ const (
 	reviewInterval = time.Second
 	// markInterval is how often it is kept what the SAs have counted.
 	markInterval = 5 * time.Minute
+	// complainInterval is how often the log says that this is not possible.
+	complainInterval = 10 * time.Minute
 )
 
 // firstBounds are those that new SAs begin with.
@@ -158,7 +160,7 @@ func (s *state) reserve(ctx context.Context, now func() time.Time) {
 	review, mark := time.NewTicker(reviewInterval), time.NewTicker(markInterval)
 	defer review.Stop()
 	defer mark.Stop()
-	failed := ""
+	var complained time.Time
 	for {
 		var err error
 		select {
@@ -174,12 +176,10 @@ func (s *state) reserve(ctx context.Context, now func() time.Time) {
 				time.AfterFunc(reviewInterval, func() { s.reserved.ask(nil) })
 			}
 		}
-		switch {
-		case err == nil:
-			failed = ""
-		case err.Error() != failed:
-			failed = err.Error()
-			s.log.Error("sequence numbers can't be reserved; what has none left is not sent, and not received", "error", err)
+		// It is tried again and again.
+		if err != nil && time.Since(complained) > complainInterval {
+			complained = time.Now()
+			s.notReserved(err)
 		}
 	}
 }
@@ -297,8 +297,12 @@ func (s *state) reserveAll(sas []*sad.SA) {
 		}
 	}
 	if err := s.raise(todo); err != nil {
-		s.log.Error("sequence numbers can't be reserved; what has none left is not sent, and not received", "error", err)
+		s.notReserved(err)
 	}
+}
+
+func (s *state) notReserved(err error) {
+	s.log.Error("sequence numbers can't be reserved; what has none left is not sent, and not received", "error", err)
 }
 
 // finish keeps exactly what was sent and received, when nothing is any more, and
