@@ -72,7 +72,6 @@ func (in *inbound) run() {
 // process delivers what one receive brought.
 func (in *inbound) process(arrivals []arrival) {
 	var counts Counters
-	counts[Input] = uint64(len(arrivals))
 	in.ecn = in.plane.ecn(in.kind)
 	// An SA can be deleted and a tunnel changed between two batches.
 	in.spi = 0
@@ -90,6 +89,7 @@ func (in *inbound) packet(a *arrival, counts *Counters) {
 	if in.kind.port != 0 && !isESP(packet, counts) {
 		return
 	}
+	counts[Input]++
 	if len(packet) < 8 {
 		counts[HeaderDrops]++
 		return
