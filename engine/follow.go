@@ -3,9 +3,11 @@ package engine
 import (
 	"errors"
 	"maps"
+	"net/netip"
 	"syscall"
 
 	"ifipsec/engine/host"
+	"ifipsec/engine/ifnet"
 )
 
 // follow brings the interfaces into the state that a change of the host calls
@@ -15,9 +17,12 @@ import (
 func (e *Engine) follow(change host.Event) {
 	var err error
 	switch change.Kind {
-	case host.AddressAdded, host.AddressRemoved:
-		// The addresses are asked for anew each time: an address may be on
-		// several links, and is gone only when it is on none.
+	case host.AddressAdded:
+		// Should it be gone again already, that is the next change.
+		err = e.followAddress(change.Addr)
+	case host.AddressRemoved:
+		// The addresses are asked for anew: an address may be on several links,
+		// and is gone only when it is on none.
 		err = e.followAddresses()
 	case host.LinkChanged:
 		err = e.followLink(change)
@@ -39,7 +44,20 @@ func (e *Engine) followAddresses() error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, ifp := range e.ifs.SetLocalAddrs(maps.Keys(local)) {
+	return e.run(e.ifs.SetLocalAddrs(maps.Keys(local)))
+}
+
+// followAddress updates which interfaces run for an address that came.
+func (e *Engine) followAddress(a netip.Addr) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.run(e.ifs.AddLocalAddr(a))
+}
+
+// run tells the data plane of interfaces that started or stopped running. The
+// caller holds e.mu.
+func (e *Engine) run(changed []ifnet.Interface) error {
+	for _, ifp := range changed {
 		if err := e.configure(ifp); err != nil && !deleted(err) {
 			return err
 		}

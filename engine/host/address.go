@@ -76,7 +76,7 @@ func (h *Host) DeleteAddress(name string, local netip.Addr) error {
 
 // withLocal returns a link's entries of a local address.
 func (h *Host) withLocal(l netlink.Link, local netip.Addr) ([]netlink.Addr, error) {
-	addrs, err := h.addrList(l)
+	addrs, err := h.addrsOf(l)
 	if err != nil {
 		return nil, err
 	}

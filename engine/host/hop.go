@@ -80,7 +80,7 @@ func (h *Host) neighbour(link int, addr netip.Addr) (on [6]byte, err error) {
 		family = unix.AF_INET6
 	}
 	request := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, unix.NLM_F_REQUEST)
-	request.Sockets = h.neighbours
+	request.Sockets = h.requests
 	request.AddData(&netlink.Ndmsg{Family: family, Index: uint32(link)})
 	request.AddData(nl.NewRtAttr(netlink.NDA_DST, addr.AsSlice()))
 	answers, err := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)

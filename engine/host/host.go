@@ -20,8 +20,8 @@ import (
 
 // Host is one network namespace. Its methods may be called concurrently.
 type Host struct {
-	netlink    *netlink.Handle
-	neighbours map[int]*nl.SocketHandle // what netlink knows no request for
+	netlink  *netlink.Handle
+	requests map[int]*nl.SocketHandle // for what netlink knows no request for
 }
 
 // Open returns the network namespace of the calling thread.
@@ -35,13 +35,16 @@ func Open() (*Host, error) {
 		h.Close()
 		return nil, fmt.Errorf("netlink: %w", err)
 	}
-	return &Host{netlink: h, neighbours: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}}, nil
+	// The kernel then takes a link's number in a dump for a filter. Linux before
+	// 4.20 has no such option, and its dumps are of all links.
+	_ = unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+	return &Host{netlink: h, requests: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}}, nil
 }
 
 // Close gives up the netlink sockets. The host must not be used any more.
 func (h *Host) Close() {
 	h.netlink.Close()
-	for _, s := range h.neighbours {
+	for _, s := range h.requests {
 		s.Close()
 	}
 }
@@ -51,7 +54,7 @@ func (h *Host) Close() {
 // that is still being probed for duplicates (RFC 4862, section 5.4) is not one
 // yet.
 func (h *Host) LocalAddrs() (map[netip.Addr]struct{}, error) {
-	addrs, err := h.addrList(nil)
+	addrs, err := h.allAddrs()
 	if err != nil {
 		return nil, fmt.Errorf("list the host's addresses: %w", err)
 	}
@@ -79,10 +82,10 @@ func scoped(a netip.Addr, link int) netip.Addr {
 	return a
 }
 
-// addrList lists the addresses of a link, nil for all. A dump that the kernel
-// calls inconsistent because something changed meanwhile is done again.
-func (h *Host) addrList(l netlink.Link) ([]netlink.Addr, error) {
-	return again(func() ([]netlink.Addr, error) { return h.netlink.AddrList(l, netlink.FAMILY_ALL) })
+// allAddrs lists the addresses of all links. A dump that the kernel calls
+// inconsistent because something changed meanwhile is done again.
+func (h *Host) allAddrs() ([]netlink.Addr, error) {
+	return again(func() ([]netlink.Addr, error) { return h.netlink.AddrList(nil, netlink.FAMILY_ALL) })
 }
 
 func (h *Host) linkList() ([]netlink.Link, error) {

@@ -260,6 +260,44 @@ func TestAddressThatIsNone(t *testing.T) {
 	}
 }
 
+// The kernel gives the addresses of the link that is asked for, and as it does
+// when those of all links are asked for.
+func TestAddressesOfOneLink(t *testing.T) {
+	t.Parallel()
+	inNamespace(t, func(t *testing.T, h *Host) {
+		for _, name := range []string{"ipsec0", "ipsec1"} {
+			if !create(t, h, name) {
+				return
+			}
+		}
+		other4, other6 := v4, v6
+		other4.Local, other6.Local = netip.MustParseAddr("172.16.0.7"), netip.MustParseAddr("2001:db8::7")
+		plain := Address{Local: netip.MustParseAddr("fd00::1"), Bits: 64, Scope: "global"}
+		for name, addresses := range map[string][]Address{"ipsec0": {v4, v6, plain}, "ipsec1": {other4, other6}} {
+			check(t, h.SetUp(name))
+			for _, a := range addresses {
+				check(t, h.AddAddress(name, a))
+			}
+		}
+		links, err := h.Links()
+		check(t, err)
+		for _, want := range links {
+			got, err := h.Link(want.Name)
+			check(t, err)
+			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+				t.Errorf("%s (-in the list of all +alone):\n%s", want.Name, diff)
+			}
+			l, err := h.link(want.Name)
+			check(t, err)
+			answers, err := h.dumpAddrs(l.Attrs().Index)
+			check(t, err)
+			if len(answers) != len(want.Addresses) {
+				t.Errorf("%s: the kernel gives %d addresses, want %d", want.Name, len(answers), len(want.Addresses))
+			}
+		}
+	})
+}
+
 func TestRenameAndMTU(t *testing.T) {
 	t.Parallel()
 	inNamespace(t, func(t *testing.T, h *Host) {

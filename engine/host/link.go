@@ -36,15 +36,14 @@ func (h *Host) Link(name string) (Link, error) {
 	if err != nil {
 		return Link{}, err
 	}
-	addrs, err := h.addrList(l)
+	addrs, err := h.addrsOf(l)
 	if err != nil {
 		return Link{}, fmt.Errorf("addresses of %s: %w", name, err)
 	}
 	return linkOf(l, addrs), nil
 }
 
-// BareLink is [Host.Link] without the addresses, which the kernel gives only with
-// those of all links.
+// BareLink is [Host.Link] without the addresses.
 func (h *Host) BareLink(name string) (Link, error) {
 	l, err := h.link(name)
 	if err != nil {
@@ -72,7 +71,7 @@ func (h *Host) Links() ([]Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := h.addrList(nil)
+	addrs, err := h.allAddrs()
 	if err != nil {
 		return nil, fmt.Errorf("list the host's addresses: %w", err)
 	}
@@ -136,7 +135,7 @@ func (h *Host) RestoreRoutes(name string) error {
 	if err != nil {
 		return err
 	}
-	addrs, err := h.addrList(l)
+	addrs, err := h.addrsOf(l)
 	if err != nil {
 		return fmt.Errorf("addresses of %s: %w", name, err)
 	}

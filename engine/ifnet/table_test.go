@@ -297,6 +297,23 @@ func TestRunningFollowsTheLocalAddress(t *testing.T) {
 			t.Errorf("%s: changed %q, want %q", step.what, got, step.want)
 		}
 	}
+	table.SetLocalAddrs(slices.Values([]netip.Addr{here}))
+	for _, step := range []struct {
+		local netip.Addr
+		want  string
+	}{
+		{addr("fe80::1%3"), ""},
+		{linkLocal, "ipsec1 true"},
+		{linkLocal, ""},
+		{here, ""},
+	} {
+		if got := names(table.AddLocalAddr(step.local)); got != step.want {
+			t.Errorf("%v comes: changed %q, want %q", step.local, got, step.want)
+		}
+	}
+	if got, want := names(table.SetLocalAddrs(slices.Values([]netip.Addr{linkLocal}))), "ipsec0 false"; got != want {
+		t.Errorf("a source goes after another came: changed %q, want %q", got, want)
+	}
 	if ifp := must(t)(table.SetTunnel("ipsec0", addr("10.9.9.9"), addr("10.0.0.2"))); ifp.Running {
 		t.Error("ipsec0 runs with a source that is not local")
 	}

@@ -64,6 +64,20 @@ func (t *Table) SetLocalAddrs(addrs iter.Seq[netip.Addr]) []Interface {
 	for a := range addrs {
 		t.local[scoped(a)] = struct{}{}
 	}
+	return t.updateRunning()
+}
+
+// AddLocalAddr is [Table.SetLocalAddrs] with one address more than before.
+func (t *Table) AddLocalAddr(a netip.Addr) []Interface {
+	if t.isLocal(scoped(a)) {
+		return nil
+	}
+	t.local[scoped(a)] = struct{}{}
+	return t.updateRunning()
+}
+
+// updateRunning returns the interfaces that start or stop running now.
+func (t *Table) updateRunning() []Interface {
 	var changed []Interface
 	for _, ifp := range t.list {
 		if running := ifp.HasTunnel() && t.isLocal(ifp.Src); running != ifp.Running {
