@@ -164,14 +164,14 @@ func (s *state) putGeneral(change func(*general)) error {
 	return nil
 }
 
-// delete removes a record. What can't be removed is logged: the next process
-// would find it.
-func (s *state) delete(kind journal.Kind, id uint64) {
+// delete removes records. What can't be removed is logged: the next process would
+// find it.
+func (s *state) delete(kind journal.Kind, ids ...uint64) {
 	if s == nil || s.frozen {
 		return
 	}
-	if err := s.dir.Delete(kind, id); err != nil {
-		s.log.Error("what is gone is still in the journal", "kind", int(kind), "id", id, "error", err)
+	if err := s.dir.Delete(kind, ids...); err != nil {
+		s.log.Error("what is gone is still in the journal", "kind", int(kind), "ids", ids, "error", err)
 	}
 }
 
@@ -269,18 +269,24 @@ func (s sas) Put(snapshot sad.Snapshot, live sad.Live) error {
 	return nil
 }
 
-func (s sas) Delete(spi uint32) {
+func (s sas) Delete(spis ...uint32) {
 	st := s.state
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.delete(kindSA, uint64(spi))
-	if st.reserved != nil {
-		st.reserved.remove(spi)
-		// Not before the SA is gone, which would begin anew without.
-		if !s.Has(kindSA, uint64(spi)) {
-			st.delete(kindMark, uint64(spi))
-		}
+	ids := make([]uint64, len(spis))
+	for i, spi := range spis {
+		ids[i] = uint64(spi)
 	}
+	st.delete(kindSA, ids...)
+	if st.reserved == nil {
+		return
+	}
+	for _, spi := range spis {
+		st.reserved.remove(spi)
+	}
+	// Not before the SAs are gone, which would begin anew without.
+	ids = slices.DeleteFunc(ids, func(id uint64) bool { return s.Has(kindSA, id) })
+	st.delete(kindMark, ids...)
 }
 
 // policies is the state as the SPD's store.

@@ -192,35 +192,44 @@ func (f *File) Has(kind Kind, id uint64) bool {
 	return ok
 }
 
-// Delete removes a record. One that is not there is no error.
-func (f *File) Delete(kind Kind, id uint64) error {
+// Delete removes records of a kind. Those that are not there are no error. A death
+// in the middle may remove some of them.
+func (f *File) Delete(kind Kind, ids ...uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	k := key{kind, id}
-	p, ok := f.index[k]
-	if !ok {
-		return nil
-	}
-	if err := f.remove(p); err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
-	delete(f.index, k)
-	f.live -= int64(p.size)
-	return nil
-}
-
-func (f *File) remove(p place) error {
-	// If its mark came to the disk before that of a record whose place it took,
-	// that one would come back.
+	// If the mark of a record came to the disk before that of one whose place it
+	// took, that one would come back.
 	if len(f.marked) > 0 {
 		if err := f.flush(); err != nil {
-			return err
+			return fmt.Errorf("journal: %w", err)
 		}
 	}
-	if err := f.kill(p); err != nil {
-		return err
+	var killed []key
+	var err error
+	for _, id := range ids {
+		k := key{kind, id}
+		p, ok := f.index[k]
+		if !ok {
+			continue
+		}
+		if err = f.kill(p); err != nil {
+			break
+		}
+		killed = append(killed, k)
 	}
-	return f.flush()
+	if len(killed) > 0 {
+		if failed := f.flush(); failed != nil {
+			return fmt.Errorf("journal: %w", failed)
+		}
+	}
+	for _, k := range killed {
+		f.live -= int64(f.index[k].size) // 0 if it was named twice
+		delete(f.index, k)
+	}
+	if err != nil {
+		err = fmt.Errorf("journal: %w", err)
+	}
+	return err
 }
 
 // kill gives a record the mark of the dead. Its value is overwritten when that

@@ -64,13 +64,14 @@ func (db *DB) Expire(now time.Time) []Event {
 	}
 
 	var hard, soft, larval []Event
+	var dead []*SA
 	for _, sa := range over {
 		switch {
 		case sa.State() == pfkey.StateLarval:
-			db.kill(sa)
+			dead = append(dead, sa)
 			larval = append(larval, Event{sa, LarvalDropped})
 		case sa.over(sa.Hard, now):
-			db.kill(sa)
+			dead = append(dead, sa)
 			hard = append(hard, Event{sa, HardExpired})
 		case sa.State() == pfkey.StateMature && sa.over(sa.Soft, now):
 			db.tire(sa)
@@ -79,6 +80,7 @@ func (db *DB) Expire(now time.Time) []Event {
 			db.schedule(sa) // its first use may have set a deadline
 		}
 	}
+	db.kill(dead...)
 	return append(append(hard, soft...), larval...)
 }
 

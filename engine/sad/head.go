@@ -105,17 +105,21 @@ func (db *DB) replace(old, next *SA) error {
 	return nil
 }
 
-// kill takes an SA out of the database and wipes its keys.
-func (db *DB) kill(sa *SA) {
-	db.unschedule(sa)
-	db.spis.remove(sa.SPI)
-	db.unlink(sa)
-	db.choose(sa.head.out)
-	// After the choice, so that a reader who finds it dead finds another.
-	sa.setState(pfkey.StateDead)
-	sa.keys.wipe()
-	if db.store != nil {
-		db.store.Delete(sa.SPI)
+// kill takes SAs out of the database and wipes their keys.
+func (db *DB) kill(sas ...*SA) {
+	spis := make([]uint32, len(sas))
+	for i, sa := range sas {
+		spis[i] = sa.SPI
+		db.unschedule(sa)
+		db.spis.remove(sa.SPI)
+		db.unlink(sa)
+		db.choose(sa.head.out)
+		// After the choice, so that a reader who finds it dead finds another.
+		sa.setState(pfkey.StateDead)
+		sa.keys.wipe()
+	}
+	if db.store != nil && len(sas) > 0 {
+		db.store.Delete(spis...)
 	}
 }
 

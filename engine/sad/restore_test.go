@@ -73,10 +73,12 @@ func (s *shelf) Put(snapshot Snapshot, live Live) error {
 	return nil
 }
 
-func (s *shelf) Delete(spi uint32) {
+func (s *shelf) Delete(spis ...uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.kept, spi)
+	for _, spi := range spis {
+		delete(s.kept, spi)
+	}
 }
 
 func (s *shelf) parts() int {

@@ -341,14 +341,14 @@ func (db *DB) Delete(t pfkey.SAType, src, dst netip.Addr, spi uint32) error {
 func (db *DB) DeleteAll(t pfkey.SAType, src, dst netip.Addr) int {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	n := 0
+	var sas []*SA
 	for h := range db.pairs[pairKey{t, src, dst}] {
-		n += h.alive.Len()
-		for e := h.alive.Front(); e != nil; e = h.alive.Front() {
-			db.kill(e.Value.(*SA))
+		for e := h.alive.Front(); e != nil; e = e.Next() {
+			sas = append(sas, e.Value.(*SA))
 		}
 	}
-	return n
+	db.kill(sas...)
+	return len(sas)
 }
 
 // Flush removes all SAs of this type, larval ones too, or of every type if it
@@ -357,9 +357,7 @@ func (db *DB) Flush(t pfkey.SAType) int {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	sas := db.list(t)
-	for _, sa := range sas {
-		db.kill(sa)
-	}
+	db.kill(sas...)
 	return len(sas)
 }
 

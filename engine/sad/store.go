@@ -24,8 +24,8 @@ type Store interface {
 	// Put keeps an SA, in place of the one with its SPI if there is one. If it
 	// fails, nothing has changed. The keys are the database's.
 	Put(Snapshot, Live) error
-	// Delete forgets an SA.
-	Delete(spi uint32)
+	// Delete forgets SAs.
+	Delete(spis ...uint32)
 }
 
 // memory is the part of a store's memory that an SA has.
