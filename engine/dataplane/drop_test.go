@@ -11,6 +11,7 @@ import (
 	"ifipsec/engine/esp"
 	"ifipsec/engine/pfkey"
 	"ifipsec/engine/sad"
+	"ifipsec/engine/sysctl"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -88,6 +89,9 @@ func TestInboundDrops(t *testing.T) {
 			}
 			addSA(t, h.sad, s)
 			h.configure(t, addrA, addrB, 100)
+			if _, err := h.plane.sysctl.Set(sysctl.ECN, sysctl.ECNAllowed); err != nil {
+				t.Fatal(err)
+			}
 			newInbound(h.plane, inIPv4, nil).process(c.packets)
 			got := h.plane.Counters()
 			want := Counters{Input: 1, InputBytes: got[InputBytes]}

@@ -101,11 +101,12 @@ func outerClass(inner uint8, mode int64) uint8 {
 }
 
 // decapsulateECN brings the outer header's ECN field into the inner packet
-// (RFC 6040, section 4.2), unless mode says not to look at it. It reports false
-// for a packet that is to be dropped: it met congestion, and the inner packet has
-// no way to say so.
+// (RFC 6040, section 4.2) if mode says that the tunnel carries ECN. Otherwise the
+// inner packet is as it was sent: FreeBSD strips the outer header unread. It
+// reports false for a packet that is to be dropped: it met congestion, and the
+// inner packet has no way to say so.
 func decapsulateECN(packet []byte, outer uint8, mode int64) (keep bool) {
-	if outer&ecnMask == 0 || outer&ecnMask == ecnECT0 || mode == sysctl.ECNIgnore {
+	if outer&ecnMask == 0 || outer&ecnMask == ecnECT0 || mode != sysctl.ECNAllowed {
 		return true
 	}
 	inner := trafficClass(packet)

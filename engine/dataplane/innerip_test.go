@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"bytes"
 	"encoding/binary"
 	"ifipsec/engine/sysctl"
 	"testing"
@@ -40,6 +41,25 @@ func TestDecapsulateECN(t *testing.T) {
 				}
 				if p[0]>>4 == 4 && !checksumOK(p) {
 					t.Errorf("inner %d, outer %d: wrong checksum", inner, outer)
+				}
+			}
+		}
+	}
+}
+
+// In the modes in which the tunnel does not carry ECN, an inner packet comes out as
+// it went in, whatever was marked outside.
+func TestDecapsulateWithoutECN(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []int64{sysctl.ECNForbidden, sysctl.ECNIgnore} {
+		for outer := range uint8(4) {
+			for inner := range uint8(4) {
+				for _, p := range [][]byte{ip4(100), ip6(100)} {
+					setTrafficClass(p, inner)
+					before := bytes.Clone(p)
+					if keep := decapsulateECN(p, outer, mode); !keep || !bytes.Equal(p, before) {
+						t.Errorf("mode %d, inner %d, outer %d: kept %v, header % x, want % x", mode, inner, outer, keep, p[:headerLen4], before[:headerLen4])
+					}
 				}
 			}
 		}

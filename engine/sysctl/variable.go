@@ -34,8 +34,8 @@ const (
 
 // Values of [ECN] and [ECN6] (netinet/ip_ecn.h).
 const (
-	ECNIgnore    = -1 // the inner field is copied outside, and not touched afterwards
-	ECNForbidden = 0  // the outer field says that the tunnel does not carry ECN
+	ECNIgnore    = -1 // the inner field is copied outside, and the outer one not read
+	ECNForbidden = 0  // the outer field says that the tunnel does not carry ECN, and is not read
 	ECNAllowed   = 1  // RFC 6040's normal mode
 )
 
