@@ -111,6 +111,13 @@ func TestLinkSender(t *testing.T) {
 			peer := Hop{Link: 2, Address: macs[1], MTU: 1500}
 			nobody := Hop{Link: 2, Address: [6]byte{0: 2, 5: 9}, MTU: 1500}
 
+			// The kernel keeps packets until it knows the neighbour.
+			r := hosts[1].receiver()
+			if err := h.sender.ordinary.send([]departure{{packet: make([]byte, 8)}}); err != nil {
+				t.Fatal(err)
+			}
+			get(t, r, 1)
+
 			var arrive []byte
 			arrives := func() { arrive = append(arrive, h.sent) }
 
@@ -142,7 +149,6 @@ func TestLinkSender(t *testing.T) {
 			arrives()
 
 			classes := map[byte]uint8{}
-			r := hosts[1].receiver()
 			var got []byte
 			for _, a := range get(t, r, len(arrive)) {
 				packet := a.buf[a.off:a.end]

@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"ifipsec/e2e/lab"
@@ -217,7 +218,7 @@ func (k *Kernel) call(ctx context.Context, method string, args, reply any) error
 		err = context.Cause(ctx)
 	}
 	// The line is open as long as the kernel runs.
-	if errors.Is(err, rpc.ErrShutdown) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, os.ErrClosed) {
+	if errors.Is(err, rpc.ErrShutdown) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, os.ErrClosed) || errors.Is(err, syscall.EPIPE) {
 		<-k.ended
 		err = fmt.Errorf("the kernel has ended; on its console:\n%s", k.Console())
 	}
