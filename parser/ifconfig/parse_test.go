@@ -271,7 +271,11 @@ func TestForeignCommands(t *testing.T) {
 				n++
 				_, err := Parse([]string{"ipsec0", word, "7"}, Format{})
 				var wrong *Error
-				if want := word + ": not supported on an ipsec interface"; !errors.As(err, &wrong) || wrong.Message != want || wrong.At != 1 {
+				want := word + ": not supported on an ipsec interface"
+				if reason, ok := reasons[name]; ok {
+					want += ": " + reason
+				}
+				if !errors.As(err, &wrong) || wrong.Message != want || wrong.At != 1 {
 					t.Errorf("%s: %v, want %s", word, err, want)
 				}
 			}
@@ -279,6 +283,18 @@ func TestForeignCommands(t *testing.T) {
 	}
 	if n < 400 {
 		t.Errorf("only %d words are known", n)
+	}
+	for name := range reasons {
+		if _, known := table[name]; !known {
+			t.Errorf("there is a reason to refuse %s, which is no command", name)
+		}
+	}
+	for _, file := range []string{"af_inet6.c", "af_nd6.c"} {
+		for _, name := range strings.Fields(foreign[file]) {
+			if reasons[name] == "" && name != "ignoreloop" {
+				t.Errorf("there is no reason to refuse %s", name)
+			}
+		}
 	}
 }
 

@@ -93,9 +93,42 @@ var foreign = map[string]string{
 		wme wmm wps`,
 }
 
+// reasons are why a foreign command that is for addresses of any interface makes no
+// sense here, or where else what it sets can be set.
+var reasons = reasonsFor(map[string]string{
+	"ipdst":                         "it was for IPX",
+	"anycast":                       "Linux assigns the anycast addresses itself, to routers",
+	"eui64":                         "there is no link-level address to make an interface identifier of",
+	"deprecated pltime vltime":      "give the address lifetimes with ip address change",
+	"no_dad tentative":              "addresses are never probed for duplicates",
+	"nud":                           "a tunnel has no neighbours to look for",
+	"auto_linklocal":                "it is the variable net.ipv6.conf.*.addr_gen_mode",
+	"ifdisabled":                    "it is the variable net.ipv6.conf.*.disable_ipv6",
+	"autoconf accept_rtadv":         "it is the variable net.ipv6.conf.*.accept_ra",
+	"no_radr":                       "it is the variable net.ipv6.conf.*.accept_ra_defrtr",
+	"stable stableaddr":             "it is the variable net.ipv6.conf.*.addr_gen_mode",
+	"defaultif":                     "add a default route with ip route",
+	"no_prefer_iface prefer_source": "Linux chooses source addresses by ip addrlabel and by the route's src",
+})
+
+// reasonsFor has one entry for each of the words of a key.
+func reasonsFor(byWords map[string]string) map[string]string {
+	byName := map[string]string{}
+	for names, reason := range byWords {
+		for name := range strings.FieldsSeq(names) {
+			byName[name] = reason
+		}
+	}
+	return byName
+}
+
 func init() {
 	refuse := command{0, func(_ *parser, w words) error {
-		return &Error{At: w.at, Message: w.name + ": not supported on an ipsec interface"}
+		message := w.name + ": not supported on an ipsec interface"
+		if reason, ok := reasons[strings.TrimPrefix(w.name, "-")]; ok {
+			message += ": " + reason
+		}
+		return &Error{At: w.at, Message: message}
 	}}
 	for _, names := range foreign {
 		for _, name := range strings.Fields(names) {
