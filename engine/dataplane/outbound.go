@@ -181,13 +181,15 @@ func (o *outbound) seal(sa *sad.SA, counts *TunnelCounters) {
 		return
 	}
 	ecn := o.tunnel.plane.ecn(o.way.kind)
+	sealer := sa.ESP.Sealer()
+	defer sealer.Close()
 	for i, b := range o.valid {
 		buf := o.bufs[b][: headroomOut+o.sizes[b] : strideOut]
 		inner := buf[headroomOut:]
 		// Its header is going to be encrypted.
 		class, proto := outerClass(trafficClass(inner), ecn), family(inner)
 		df := len(inner) <= o.limit && wantsDF(inner, o.dfbit)
-		start, end, err := sa.ESP.Seal(seq+uint64(i), buf, headroomOut, len(inner), proto)
+		start, end, err := sealer.Seal(seq+uint64(i), buf, headroomOut, len(inner), proto)
 		if err != nil {
 			counts[OutTooBig]++
 			o.tunnel.plane.counters[TooBig].Add(1)

@@ -59,6 +59,8 @@ func (p *aeadProtection) seal(packet []byte, seq uint64) {
 	p.aead.Seal(text[:0], p.nonce, text, p.additional(packet, seq))
 }
 
+func (p *aeadProtection) finish() {}
+
 func (p *aeadProtection) open(packet []byte, seq uint64) bool {
 	copy(p.nonce[p.saltLen:], packet[headerLen:headerLen+p.ivLen])
 	text := packet[headerLen+p.ivLen:]

@@ -28,6 +28,22 @@ func TestAllocations(t *testing.T) {
 			if n != 0 {
 				t.Errorf("%s, ESN %v: %v allocations to seal and open a packet", s, esn, n)
 			}
+			bufs := [20][]byte{}
+			for i := range bufs {
+				bufs[i] = make([]byte, len(buf))
+			}
+			if n := testing.AllocsPerRun(100, func() {
+				sealer := out.Sealer()
+				for _, buf := range bufs {
+					seq++
+					if _, _, err := sealer.Seal(seq, buf, off, 1400, 4); err != nil {
+						t.Fatal(err)
+					}
+				}
+				sealer.Close()
+			}); n != 0 {
+				t.Errorf("%s, ESN %v: %v allocations to seal %d packets", s, esn, n, len(bufs))
+			}
 		}
 	}
 }

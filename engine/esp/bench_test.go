@@ -38,6 +38,37 @@ func BenchmarkSeal(b *testing.B) {
 	}
 }
 
+// BenchmarkSealer seals runs of packets, as a stream makes them. Times are for a
+// packet.
+func BenchmarkSealer(b *testing.B) {
+	const run, n = 32, 1400
+	for _, s := range suites() {
+		b.Run(fmt.Sprintf("%s/%d", s, n), func(b *testing.B) {
+			sa := newSA(b, s.benchConfig(b))
+			off := sa.HeaderLen()
+			var bufs [run][]byte
+			for i := range bufs {
+				bufs[i] = make([]byte, off+n+sa.MaxTrailerLen())
+			}
+			b.SetBytes(n)
+			b.ReportAllocs()
+			for i := 0; i < b.N; i += run {
+				seq, err := sa.Reserve(run)
+				if err != nil {
+					b.Fatal(err)
+				}
+				sealer := sa.Sealer()
+				for j, buf := range bufs {
+					if _, _, err := sealer.Seal(seq+uint64(j), buf, off, n, 4); err != nil {
+						b.Fatal(err)
+					}
+				}
+				sealer.Close()
+			}
+		})
+	}
+}
+
 // BenchmarkOpen opens one packet again and again, so without a replay window;
 // copying the packet is measured too, because Open decrypts in place.
 func BenchmarkOpen(b *testing.B) {

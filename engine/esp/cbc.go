@@ -5,6 +5,7 @@ import (
 	"crypto/cipher"
 	"crypto/des"
 
+	"ifipsec/engine/esp/aescbc"
 	"ifipsec/engine/esp/camellia"
 	"ifipsec/engine/esp/cast128"
 
@@ -52,6 +53,38 @@ func cbc(newBlock func(key []byte) (cipher.Block, error)) func([]byte, *random) 
 		}, nil
 	}
 }
+
+// newAESCBC is cbc(newAES) by package aescbc, where the processor has what that
+// needs.
+func newAESCBC(key []byte, r *random) (func() encryption, error) {
+	c, err := aescbc.New(key)
+	if err != nil {
+		return cbc(newAES)(key, r)
+	}
+	return func() encryption { return &aesCBC{cipher: c, random: randomReader{random: r}} }, nil
+}
+
+// aesCBC is cbcEncryption for AES, of several packets at once.
+type aesCBC struct {
+	cipher *aescbc.Cipher
+	batch  aescbc.Batch
+	one    [1]aescbc.Message
+	random randomReader
+}
+
+func (c *aesCBC) encryptAll(messages []aescbc.Message) {
+	for i := range messages {
+		c.random.fill(messages[i].IV)
+	}
+	c.batch.Encrypt(c.cipher, messages)
+}
+
+func (c *aesCBC) encrypt(iv, text []byte, _ uint64) {
+	c.one[0] = aescbc.Message{IV: iv, Text: text}
+	c.encryptAll(c.one[:])
+}
+
+func (c *aesCBC) decrypt(iv, text []byte) { c.cipher.Decrypt(iv, text) }
 
 func (c *cbcEncryption) encrypt(iv, text []byte, _ uint64) {
 	c.random.fill(iv)

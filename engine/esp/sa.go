@@ -157,19 +157,22 @@ func (s *state) init(c *Config) error {
 	return nil
 }
 
-// worker is what sealing or opening one packet needs. An SA has as many as
-// packets are worked on at once.
+// worker is what sealing a run of packets or opening one needs. An SA has as many
+// as are worked on at once.
 type worker struct {
 	protection protection
 	random     randomReader
 }
 
-// protection encrypts and authenticates. It keeps scratch memory, so one
-// serves one packet at a time.
+// protection encrypts and authenticates. It keeps scratch memory, so its calls are
+// not concurrent.
 type protection interface {
 	// seal fills in the IV and the ICV of packet, which reaches from the ESP
-	// header to the end of the ICV, and encrypts what is between them.
+	// header to the end of the ICV, and encrypts what is between them, now or
+	// in finish.
 	seal(packet []byte, seq uint64)
+	// finish does what is left to do of the packets given to seal.
+	finish()
 	// open checks the ICV and decrypts in place. It reports whether the
 	// packet is authentic; if it is not, the packet's content is undefined.
 	open(packet []byte, seq uint64) bool
@@ -269,7 +272,7 @@ func newSeparate(enc *algorithm.Encryption, c *Config, r *random) (func() protec
 	}
 	ivLen, esn := enc.IVLen, c.ESN
 	if c.Authentication == algorithm.AuthNone {
-		return func() protection { return &separate{cipher: newCipher(), ivLen: ivLen} }, 0, nil
+		return func() protection { return newProtection(newCipher(), ivLen) }, 0, nil
 	}
 
 	auth, ok := algorithm.AuthenticationByID(c.Authentication)
@@ -280,7 +283,7 @@ func newSeparate(enc *algorithm.Encryption, c *Config, r *random) (func() protec
 		return nil, 0, err
 	}
 	if auth.ID == algorithm.AuthNull {
-		return func() protection { return &separate{cipher: newCipher(), ivLen: ivLen} }, 0, nil
+		return func() protection { return newProtection(newCipher(), ivLen) }, 0, nil
 	}
 	newMAC, ok := macs[auth.ID]
 	if !ok {
@@ -289,7 +292,9 @@ func newSeparate(enc *algorithm.Encryption, c *Config, r *random) (func() protec
 	key := slices.Clone(c.AuthenticationKey)
 	icvLen := auth.ICVLen
 	return func() protection {
-		return &separate{cipher: newCipher(), ivLen: ivLen, mac: newMAC(key), icvLen: icvLen, esn: esn}
+		p := newProtection(newCipher(), ivLen)
+		p.mac, p.icvLen, p.esn = newMAC(key), icvLen, esn
+		return p
 	}, icvLen, nil
 }
 

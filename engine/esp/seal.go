@@ -18,16 +18,41 @@ var sequence = func() (s [255]byte) {
 	return s
 }()
 
+// Sealer seals a run of packets, which takes less than one after the other. It is
+// for one goroutine, and to be closed.
+type Sealer struct {
+	sa *SA
+	w  *worker
+}
+
+// Sealer returns one that has nothing to seal yet.
+func (sa *SA) Sealer() Sealer { return Sealer{sa, sa.workers.Get().(*worker)} }
+
+// Close completes the packets. It must be called once.
+func (s Sealer) Close() {
+	s.w.protection.finish()
+	s.sa.workers.Put(s.w)
+}
+
+// Seal is [Sealer.Seal] for one packet, which is complete.
+func (sa *SA) Seal(seq uint64, buf []byte, off, n int, next uint8) (start, end int, err error) {
+	s := sa.Sealer()
+	defer s.Close()
+	return s.Seal(seq, buf, off, n, next)
+}
+
 // Seal makes the ESP packet buf[start:end] of the payload buf[off:off+n], in
 // place: header and IV before the payload, padding and ICV after it. It needs
 // HeaderLen octets before off, and after the payload the capacity for what is
 // added, at most MaxTrailerLen octets; with less, it returns ErrNoRoom and
-// leaves buf as it was. end can be beyond len(buf).
+// leaves buf as it was. end can be beyond len(buf). The packet is complete when the
+// Sealer is closed, and buf must not be touched until then.
 //
 // seq comes from [SA.Reserve] and is used once: counter modes and AEADs make
 // the IV of it. next is the payload's protocol number (4 for IPv4, 41 for
 // IPv6). Seal does not allocate.
-func (sa *SA) Seal(seq uint64, buf []byte, off, n int, next uint8) (start, end int, err error) {
+func (s Sealer) Seal(seq uint64, buf []byte, off, n int, next uint8) (start, end int, err error) {
+	sa, w := s.sa, s.w
 	if n < 0 || off < sa.HeaderLen() || off > len(buf) || n > len(buf)-off {
 		return 0, 0, ErrNoRoom
 	}
@@ -38,7 +63,6 @@ func (sa *SA) Seal(seq uint64, buf []byte, off, n int, next uint8) (start, end i
 		return 0, 0, ErrNoRoom
 	}
 	packet := buf[start:end:end]
-	w := sa.workers.Get().(*worker)
 
 	binary.BigEndian.PutUint32(packet, sa.spi)
 	binary.BigEndian.PutUint32(packet[4:], uint32(seq))
@@ -54,7 +78,5 @@ func (sa *SA) Seal(seq uint64, buf []byte, off, n int, next uint8) (start, end i
 	trailer[pad] = uint8(pad)
 	trailer[pad+1] = next
 	w.protection.seal(packet, seq)
-
-	sa.workers.Put(w)
 	return start, end, nil
 }

@@ -337,3 +337,57 @@ func TestSealLeavesTheRest(t *testing.T) {
 		}
 	}
 }
+
+// Packets of any sizes that are sealed in one run are as good as alone, and one
+// that finds no room spoils none.
+func TestSealer(t *testing.T) {
+	t.Parallel()
+	for _, s := range suites() {
+		t.Run(s.String(), func(t *testing.T) {
+			t.Parallel()
+			c := s.config(t)
+			c.ReplayWindow = 64
+			out, in := newSA(t, c), newSA(t, c)
+			r := rand.New(rand.NewPCG(1, 2))
+			for run := range 30 {
+				n := run % 20
+				sealer := out.Sealer()
+				var packets, payloads [][]byte
+				ivs := make(map[string]bool)
+				for i := range n {
+					payload := payloadOf(r.IntN(1500))
+					off := out.HeaderLen()
+					buf := append(make([]byte, off), payload...)
+					if i == 7 {
+						if _, _, err := sealer.Seal(1, buf[off:], off-1, 0, 4); !errors.Is(err, ErrNoRoom) {
+							t.Errorf("sealed without room: %v", err)
+						}
+					}
+					buf = append(buf, make([]byte, out.MaxTrailerLen())...)
+					seq, err := out.Reserve(1)
+					if err != nil {
+						t.Fatal(err)
+					}
+					start, end, err := sealer.Seal(seq, buf, off, len(payload), 41)
+					if err != nil {
+						t.Fatal(err)
+					}
+					packets, payloads = append(packets, buf[start:end]), append(payloads, payload)
+				}
+				sealer.Close()
+				for i, packet := range packets {
+					if iv := packet[headerLen:out.HeaderLen()]; len(iv) > 0 {
+						if ivs[string(iv)] {
+							t.Errorf("packet %d of %d has the IV of another", i, n)
+						}
+						ivs[string(iv)] = true
+					}
+					payload, next, err := in.Open(packet)
+					if err != nil || next != 41 || !bytes.Equal(payload, payloads[i]) {
+						t.Fatalf("packet %d of %d, with %d octets: next header %d, %v", i, n, len(payloads[i]), next, err)
+					}
+				}
+			}
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"ifipsec/engine/algorithm"
+	"ifipsec/engine/esp/aescbc"
 )
 
 // separate is a cipher, and a MAC over header, IV and ciphertext (RFC 4303,
@@ -18,6 +19,25 @@ type separate struct {
 	esn    bool
 	high   [4]byte
 	sum    [64]byte
+
+	// With a cipher that is faster with several packets at once, they wait for
+	// finish.
+	together together // nil with others
+	waiting  []sealing
+	messages []aescbc.Message // of theirs
+}
+
+// sealing is a packet, complete but for encryption and ICV.
+type sealing struct {
+	packet []byte
+	seq    uint64
+}
+
+// together is an encryption of several packets at once.
+type together interface {
+	encryption
+	// encryptAll fills in the IVs too.
+	encryptAll([]aescbc.Message)
 }
 
 // encryption encrypts and decrypts in place. Its calls are not concurrent.
@@ -41,7 +61,7 @@ var ciphers = map[uint8]func(key []byte, r *random) (func() encryption, error){
 	algorithm.EncryptNull: func([]byte, *random) (func() encryption, error) { // RFC 2410
 		return func() encryption { return null{} }, nil
 	},
-	algorithm.EncryptAESCBC:   cbc(newAES),
+	algorithm.EncryptAESCBC:   newAESCBC,
 	algorithm.EncryptDES:      cbc(newDES),
 	algorithm.Encrypt3DES:     cbc(newTripleDES),
 	algorithm.EncryptBlowfish: cbc(newBlowfish),
@@ -56,11 +76,42 @@ type null struct{}
 func (null) encrypt(_, _ []byte, _ uint64) {}
 func (null) decrypt(_, _ []byte)           {}
 
+// newProtection returns a cipher without a MAC.
+func newProtection(c encryption, ivLen int) *separate {
+	t, _ := c.(together)
+	return &separate{cipher: c, ivLen: ivLen, together: t}
+}
+
 func (p *separate) seal(packet []byte, seq uint64) {
 	end := len(packet) - p.icvLen
 	text := headerLen + p.ivLen
+	if p.together != nil {
+		p.waiting = append(p.waiting, sealing{packet, seq})
+		p.messages = append(p.messages, aescbc.Message{IV: packet[headerLen:text], Text: packet[text:end]})
+		return
+	}
 	p.cipher.encrypt(packet[headerLen:text], packet[text:end], seq)
+	p.authenticate(packet, seq)
+}
+
+func (p *separate) finish() {
+	if len(p.waiting) == 0 {
+		return
+	}
+	p.together.encryptAll(p.messages)
+	for _, s := range p.waiting {
+		p.authenticate(s.packet, s.seq)
+	}
+	// Nothing of the packets is held.
+	clear(p.waiting)
+	clear(p.messages)
+	p.waiting, p.messages = p.waiting[:0], p.messages[:0]
+}
+
+// authenticate fills in the ICV.
+func (p *separate) authenticate(packet []byte, seq uint64) {
 	if p.mac != nil {
+		end := len(packet) - p.icvLen
 		copy(packet[end:], p.icv(packet[:end], seq))
 	}
 }
