@@ -47,12 +47,12 @@ func (e *Engine) Statistics(r control.StatisticsRequest) (control.StatisticsResu
 	return result, nil
 }
 
-// saStatistics is what an SA has counted, in netstat's words.
+// saStatistics is what an SA has counted, in netstat's words, and when by the wall clock.
 func (e *Engine) saStatistics(sa *sad.SA) control.SAStatistics {
 	current := sa.Current()
 	return control.SAStatistics{
 		SPI: sa.SPI, Src: e.named(sa.Src), Dst: e.named(sa.Dst), ReqID: sa.ReqID,
-		State: sa.State().String(), Suite: suite(sa), Created: sa.Created, Used: current.LastUsed,
+		State: sa.State().String(), Suite: suite(sa), Created: e.clock.Wall(sa.Created), Used: e.clock.Wall(current.LastUsed),
 		// It is used one way, and the other number is 0.
 		Sequence: max(sa.ESP.Sequence(), sa.ESP.ReplayState().Highest),
 		Counters: []control.Counter{
@@ -93,7 +93,8 @@ func (e *Engine) Diagnose(r control.DiagnoseRequest) (control.DiagnoseResult, er
 		return control.DiagnoseResult{}, err
 	}
 	counters := e.tunnels[ifp.Index].Counters()
-	result := control.DiagnoseResult{Now: e.sad.Now()}
+	now := e.sad.Now()
+	result := control.DiagnoseResult{Now: e.clock.Wall(now)}
 	for i, n := range counters {
 		c := dataplane.TunnelCounter(i)
 		result.Counters = append(result.Counters, control.Counter{Name: c.Name(), Text: c.String(), Value: n})
@@ -114,7 +115,7 @@ func (e *Engine) Diagnose(r control.DiagnoseRequest) (control.DiagnoseResult, er
 			result.In = append(result.In, e.saStatistics(sa))
 		}
 	}
-	result.Fault = diagnosis.Explain(diagnosed(ifp, link.Up, counters), sas, result.Now)
+	result.Fault = diagnosis.Explain(diagnosed(ifp, link.Up, counters), sas, now)
 	return result, nil
 }
 
