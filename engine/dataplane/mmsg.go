@@ -274,7 +274,7 @@ func (m *messages) await(fd int) (errno syscall.Errno) {
 const (
 	headroomIn = 16
 	batchIn    = 128
-	strideIn   = headroomIn + 1<<16
+	strideIn   = headroomIn + 1<<16 + 1536
 )
 
 func newArrivals() []arrival {
