@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -26,6 +27,7 @@ import (
 	"ifipsec/engine/handover"
 	"ifipsec/engine/keysock"
 	"ifipsec/engine/privilege"
+	"ifipsec/engine/readable"
 	"ifipsec/engine/rundir"
 )
 
@@ -152,6 +154,7 @@ func countTrue(all ...bool) (n int) {
 // another one took over. With replace, it takes over itself.
 func serve(cfg engine.Config, replace bool) (err error) {
 	log := cfg.Log
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + readable.Threads)
 	shortfalls, err := confine()
 	if err != nil {
 		return err

@@ -1,32 +1,24 @@
 package dataplane
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
 
+	"ifipsec/engine/readable"
+
 	"golang.org/x/sys/unix"
 )
 
-// socket is a socket whose goroutines wait in poll(2). Go's poller would wait for
-// packets to come and for room to send at the same time, so each packet that has
-// left would wake it.
+// socket is a socket that Go's poller doesn't know.
 type socket struct {
-	file  *os.File
-	ended *os.File // an eventfd that is readable once receiving is to end
-
-	// Whoever uses the descriptors holds uses for reading. Who closes them waits
-	// for it, so that a port is free for others when close returns.
-	uses    sync.RWMutex
-	stopped atomic.Bool // receiving is to end
-	shut    atomic.Bool // so is sending
-	closed  bool        // the descriptors are
+	*readable.File
+	file *os.File
+	shut atomic.Bool // sending is to end
 }
 
 // bufferSize is what the kernel may keep of packets in each direction, in
@@ -61,54 +53,33 @@ func openSocket(domain, kind, protocol int, name string, options ...option) (*so
 func socketOf(fd int, name string) (*socket, error) {
 	// Go's poller takes files that don't block. What must not block is told so.
 	err := unix.SetNonblock(fd, false)
-	event := -1
+	s := &socket{file: os.NewFile(uintptr(fd), name)}
 	if err == nil {
-		event, err = unix.Eventfd(0, unix.EFD_CLOEXEC)
+		s.File, err = readable.New(fd, s.file.Close)
 	}
-	file := os.NewFile(uintptr(fd), name)
 	if err != nil {
-		file.Close()
-		return nil, fmt.Errorf("socket for %s: %w", name, err)
+		return nil, errors.Join(fmt.Errorf("socket for %s: %w", name, err), s.file.Close())
 	}
-	return &socket{file: file, ended: os.NewFile(uintptr(event), name+", ended")}, nil
+	return s, nil
 }
 
 // use calls f with the file descriptor.
 func (s *socket) use(f func(fd int) error) error {
-	fd, err := s.acquire()
+	fd, err := s.Acquire()
 	if err != nil {
 		return err
 	}
-	defer s.uses.RUnlock()
+	defer s.Release()
 	return f(fd)
 }
 
-// acquire returns the file descriptor, which stays open until uses is unlocked,
-// or [os.ErrClosed].
-func (s *socket) acquire() (fd int, err error) {
-	s.uses.RLock()
-	if s.closed {
-		s.uses.RUnlock()
-		return -1, os.ErrClosed
-	}
-	return int(s.file.Fd()), nil
-}
-
 // stop ends receiving. What arrives stays in the kernel.
-func (s *socket) stop() {
-	s.stopped.Store(true)
-	// It fails if the file is closed already.
-	_, _ = s.ended.Write(binary.NativeEndian.AppendUint64(nil, 1))
-}
+func (s *socket) stop() { s.Stop() }
 
 // close waits for those who send and receive, who end soon.
 func (s *socket) close() error {
-	s.stop()
 	s.shut.Store(true)
-	s.uses.Lock()
-	defer s.uses.Unlock()
-	s.closed = true
-	return errors.Join(s.file.Close(), s.ended.Close())
+	return s.Close()
 }
 
 // messages is a batch of messages for sendmmsg(2) or recvmmsg(2), made once.
@@ -120,7 +91,7 @@ type messages struct {
 	pieces  []unix.Iovec
 
 	errnos []syscall.Errno // of the messages sent, 0 for success
-	polled [2]unix.PollFd
+	polled [1]unix.PollFd
 	count  int // of messages received
 	rest   unix.Timespec
 }
@@ -169,14 +140,14 @@ func (m *messages) setPiece(i int, b []byte) {
 // with messages of its own. It waits a while for a full socket. A message that is
 // refused is left out and has its errno in errnos; the last refusal is returned.
 func (m *messages) sendAll(n int) error {
-	fd, err := m.socket.acquire()
+	fd, err := m.socket.Acquire()
 	if err != nil {
 		for i := range n {
 			m.errnos[i] = syscall.EBADF
 		}
 		return err
 	}
-	defer m.socket.uses.RUnlock()
+	defer m.socket.Release()
 	var refusal syscall.Errno
 	patience := fullSocket
 	for next := 0; next < n; {
@@ -237,16 +208,19 @@ func (m *messages) receiveSome() (n int, err error) {
 		_ = unix.Nanosleep(&m.rest, nil) // shorter is no harm
 	}
 	m.count = 0
-	fd, err := m.socket.acquire()
+	fd, err := m.socket.Acquire()
 	if err != nil {
 		return 0, err
 	}
-	defer m.socket.uses.RUnlock()
-	for !m.socket.stopped.Load() {
+	defer m.socket.Release()
+	for !m.socket.Stopped() {
 		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd),
 			uintptr(unsafe.Pointer(&m.headers[0])), uintptr(len(m.headers)), unix.MSG_DONTWAIT, 0, 0)
 		if errno == unix.EAGAIN {
-			errno = m.await(fd)
+			if err := m.socket.Wait(); err != nil {
+				return 0, err
+			}
+			continue
 		}
 		if errno != 0 && errno != unix.EINTR {
 			return 0, os.NewSyscallError("recvmmsg", errno)
@@ -259,22 +233,15 @@ func (m *messages) receiveSome() (n int, err error) {
 	return 0, os.ErrClosed
 }
 
-// await waits for a message, or for the end.
-func (m *messages) await(fd int) (errno syscall.Errno) {
-	m.polled[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-	m.polled[1] = unix.PollFd{Fd: int32(m.socket.ended.Fd()), Events: unix.POLLIN}
-	_, err := unix.Poll(m.polled[:], -1)
-	errno, _ = err.(syscall.Errno)
-	return errno
-}
-
 // What is received is put into buffers as large as a packet can be. A TUN device
 // joins the segments of a stream in the first one's buffer, which is why they
 // are not smaller.
 const (
 	headroomIn = 16
 	batchIn    = 128
-	strideIn   = headroomIn + 1<<16 + 1536
+	// So much more than a power of two that not all packets begin in the same
+	// lines of the processor's caches.
+	strideIn = headroomIn + 1<<16 + 1536
 )
 
 func newArrivals() []arrival {

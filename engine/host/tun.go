@@ -7,6 +7,8 @@ import (
 	"os"
 	"syscall"
 
+	"ifipsec/engine/readable"
+
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -27,10 +29,11 @@ type TUN struct {
 }
 
 // Device is a TUN device that is open. Its channel of events stays empty: see
-// [Host.Watch].
+// [Host.Watch]. One goroutine at a time may read.
 type Device struct {
 	tun.Device
-	index int
+	readable *readable.File
+	index    int
 }
 
 // CreateTUN makes a TUN device in the thread's network namespace. It is down,
@@ -89,13 +92,80 @@ func (h *Host) AdoptTUN(t TUN, index int) (*Device, error) {
 // TakeTUN makes a device of the open file of one, which it owns from now on, and
 // which is the link with an index. EINVAL: the file is no TUN device.
 func TakeTUN(fd, index int) (*Device, error) {
+	dev, err := newDevice(fd)
+	if err != nil {
+		return nil, fmt.Errorf("take over the TUN device of link %d: %w", index, err)
+	}
+	dev.index = index
+	return dev, nil
+}
+
+// newDevice makes a device of the open file of one, which it owns from now on.
+func newDevice(fd int) (*Device, error) {
 	dev, _, err := tun.CreateUnmonitoredTUNFromFD(fd)
 	if err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("take over the TUN device of link %d: %w", index, err)
+		return nil, err
 	}
-	return &Device{Device: dev, index: index}, nil
+	d := &Device{Device: dev}
+	if fd, err = leavePoller(dev.File()); err == nil {
+		d.readable, err = readable.New(fd, dev.Close)
+	}
+	if err != nil {
+		return nil, errors.Join(err, dev.Close())
+	}
+	return d, nil
 }
+
+// leavePoller takes a file out of Go's poller, in which it is from its making, and
+// returns its new descriptor.
+func leavePoller(f *os.File) (fd int, err error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	e := conn.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(e, err); err != nil {
+		return -1, os.NewSyscallError("F_DUPFD_CLOEXEC", err)
+	}
+	// os.NewFile leaves alone what blocks.
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	polled := *f
+	*f = *os.NewFile(uintptr(fd), f.Name())
+	return fd, errors.Join(unix.SetNonblock(fd, true), polled.Close())
+}
+
+// Read implements [tun.Device]. It waits for packets.
+func (d *Device) Read(bufs [][]byte, sizes []int, offset int) (n int, err error) {
+	if _, err := d.readable.Acquire(); err != nil {
+		return 0, err
+	}
+	defer d.readable.Release()
+	for !d.readable.Stopped() {
+		n, err := d.Device.Read(bufs, sizes, offset)
+		if !errors.Is(err, unix.EAGAIN) {
+			return n, err
+		}
+		if err := d.readable.Wait(); err != nil {
+			return 0, err
+		}
+	}
+	return 0, os.ErrClosed
+}
+
+// Write implements [tun.Device].
+func (d *Device) Write(bufs [][]byte, offset int) (int, error) {
+	if _, err := d.readable.Acquire(); err != nil {
+		return 0, err
+	}
+	defer d.readable.Release()
+	return d.Device.Write(bufs, offset)
+}
+
+// Close closes the device when what is being read and written has been.
+func (d *Device) Close() error { return d.readable.Close() }
 
 // Index is the index of the device's link.
 func (d *Device) Index() int { return d.index }
@@ -124,12 +194,7 @@ func openDevice(t TUN, flags uint16) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	dev, _, err := tun.CreateUnmonitoredTUNFromFD(fd)
-	if err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	return &Device{Device: dev}, nil
+	return newDevice(fd)
 }
 
 func openTUN(t TUN, flags uint16) (fd int, err error) {
