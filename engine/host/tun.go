@@ -145,6 +145,9 @@ func (d *Device) Read(bufs [][]byte, sizes []int, offset int) (n int, err error)
 	defer d.readable.Release()
 	for !d.readable.Stopped() {
 		n, err := d.Device.Read(bufs, sizes, offset)
+		for i, size := range sizes[:n] {
+			mendChecksum(bufs[i][offset:][:size])
+		}
 		if !errors.Is(err, unix.EAGAIN) {
 			return n, err
 		}
