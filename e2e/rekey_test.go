@@ -133,6 +133,12 @@ func dropped(t *testing.T, h *lab.Host) map[string]uint64 {
 			add(strings.TrimSpace(name)+" sent", fields[11])
 		}
 	}
+	// What there was no room for in sockets that are closed by now is counted here.
+	for line := range strings.Lines(output(t, h, "cat /proc/net/snmp6; awk '/^Udp:/ { if (split(names, n)) print \"Udp\" n[6], $6; names = $0 }' /proc/net/snmp")) {
+		if name, number, ok := strings.Cut(line, " "); ok && strings.HasSuffix(name, "RcvbufErrors") {
+			add(name, strings.TrimSpace(number))
+		}
+	}
 	for _, file := range []string{"raw", "raw6", "udp", "udp6"} {
 		for line := range strings.Lines(output(t, h, "tail -n +2 /proc/net/"+file)) {
 			fields := strings.Fields(line)
@@ -239,6 +245,9 @@ func loadUDP(t *testing.T, a, b *lab.Host, tn tunnel, duration time.Duration) (l
 	}
 	for _, f := range flows {
 		t.Logf("%s to %s: sent %d datagrams, received %d", f.from.Name, f.to.Name, f.sent, f.received)
+		if len(f.gaps) > 0 {
+			t.Logf("missing: %s", strings.Join(f.gaps, ", "))
+		}
 		if f.disorder > 0 {
 			t.Errorf("%s to %s: %d of %d datagrams came twice or out of order", f.from.Name, f.to.Name, f.disorder, f.sent)
 		}
@@ -254,6 +263,7 @@ type flow struct {
 
 	sent, received uint64
 	disorder       int // how many came after one with a greater number, or with the same
+	gaps           []string
 }
 
 // Each burst of datagrams has pause to be dealt with.
@@ -318,8 +328,11 @@ func (f *flow) receive(conn *net.UDPConn) error {
 			return err
 		}
 		number := binary.BigEndian.Uint64(buf)
-		if number < next {
+		switch {
+		case number < next:
 			f.disorder++
+		case number > next:
+			f.gaps = append(f.gaps, fmt.Sprintf("%d after %d of them", number-next, next))
 		}
 		next = max(next, number+1)
 		f.received++
