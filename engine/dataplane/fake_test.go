@@ -66,6 +66,9 @@ func (f *fakeTUN) Write(bufs [][]byte, offset int) (n int, err error) {
 		if offset < headroomWrite {
 			panic("too little room before the packet")
 		}
+		if cap(b)-offset > maxLen {
+			panic("room for more than a packet can have")
+		}
 		select {
 		case f.in <- slices.Clone(b[offset:]):
 			n += len(b) - offset

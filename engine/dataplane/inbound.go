@@ -18,6 +18,10 @@ import (
 // it, for its own header (struct virtio_net_hdr).
 const headroomWrite = 10
 
+// maxLen is the longest packet of IP, in octets. A TUN device joins as many as there is
+// room for in the buffer, and the kernel refuses all of them if that is more.
+const maxLen = 1<<16 - 1
+
 const minSPI = 256 // RFC 4303, section 2.1
 
 // inbound is the way in from one outer socket.
@@ -147,7 +151,7 @@ func (in *inbound) packet(a *arrival, counts *Counters) {
 
 	start := a.off + in.sa.ESP.HeaderLen()
 	g := &in.groups[in.group]
-	g.bufs = append(g.bufs, a.buf[start-headroomWrite:start+len(inner)])
+	g.bufs = append(g.bufs, a.buf[start-headroomWrite:start+len(inner):min(start+maxLen, cap(a.buf))])
 	g.bytes += uint64(len(inner))
 }
 
