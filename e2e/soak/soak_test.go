@@ -79,6 +79,7 @@ func TestSoak(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.keepOnDisk(1)
 	// Everything has been there once before what there is is measured.
 	for i := range slots {
 		s.create(i)
@@ -220,6 +221,25 @@ func (s *soak) someEnds() [2]netip.Addr {
 		return netip.AddrFrom4([4]byte{192, 168, 0, byte(3 + 2*host + 10*s.random.IntN(2))})
 	}
 	return [2]netip.Addr{pick(0), pick(1)}
+}
+
+// diskDir is where a host keeps its state that has a disk for it.
+const diskDir = "/var/lib/ipsecd"
+
+// keepOnDisk starts the daemon of a host with a disk for its state. Whoever starts
+// another one later need not say so.
+func (s *soak) keepOnDisk(host int) {
+	s.Helper()
+	s.run(host, "mount -t tmpfs -o mode=755,size=64m disk "+filepath.Dir(diskDir)+" && { setsid ipsecd -state-dir "+diskDir+" >/run/daemon-log 2>&1 & }")
+	err := lab.Until(patience, func() error {
+		if r := programs.Shell(s, s.hosts[host], "ipsecd -status"); r.Exit != 0 {
+			return fmt.Errorf("%s: %s", s.hosts[host].Name, strings.TrimSpace(r.Stderr))
+		}
+		return nil
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
 }
 
 func (s *soak) create(slot int) {
@@ -485,10 +505,12 @@ func (s *soak) footprint(host int) (f footprint) {
 		s.Fatal(err)
 	}
 	f.Goroutines = statistics.Goroutines
-	files, _ := filepath.Glob(filepath.Join(h.Path("/run/ifipsec"), programs.RunDir(h), "state", "*"))
-	for _, file := range files {
-		if st, err := os.Stat(file); err == nil {
-			f.State += st.Size()
+	for _, dir := range []string{filepath.Join(h.Path("/run/ifipsec"), programs.RunDir(h)), h.Path(diskDir)} {
+		files, _ := filepath.Glob(filepath.Join(dir, "state", "*"))
+		for _, file := range files {
+			if st, err := os.Stat(file); err == nil {
+				f.State += st.Size()
+			}
 		}
 	}
 	return f
