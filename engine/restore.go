@@ -38,7 +38,7 @@ func (e *Engine) databases(dir *journal.Dir, records []journal.Record) error {
 		e.log.Warn("a variable that was set has its default again: this version does not take its value", "variable", name)
 	}
 	reqIDs := new(spd.ReqIDs)
-	sadConfig := sad.Config{Now: e.clock.Now, Secret: k.general.Secret, Encapsulated: func(sa *sad.SA, usable bool) {
+	sadConfig := sad.Config{Now: e.clock.Now, Lately: e.clock.Lately, Secret: k.general.Secret, Encapsulated: func(sa *sad.SA, usable bool) {
 		// Those that are restored, the plane is told of when there is one.
 		if e.plane != nil {
 			e.plane.Encapsulated(sa, usable)

@@ -38,6 +38,44 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// Who asks often is told the same as who asks exactly, but for a sleep just before.
+func TestLately(t *testing.T) {
+	t.Parallel()
+	boot, awake := 100*time.Second, 90*time.Second
+	c := of(0, func() time.Duration { return boot }, func() time.Duration { return 0 }, func() time.Duration { return awake })
+	pass := func(d time.Duration) { boot, awake = boot+d, awake+d }
+	behind := func(want time.Duration) {
+		t.Helper()
+		if got := c.Now().Sub(c.Lately()); got != want {
+			t.Errorf("%v behind, want %v", got, want)
+		}
+	}
+	behind(0)
+	pass(time.Millisecond)
+	behind(0)
+	boot += time.Hour
+	behind(time.Hour)
+	pass(lately)
+	behind(0)
+	pass(24 * time.Hour)
+	behind(0)
+
+	if d := New(0).Now().Sub(New(0).Lately()); d < -time.Second || d > time.Second {
+		t.Errorf("the machine's clocks differ by %v", d)
+	}
+}
+
+func BenchmarkClock(b *testing.B) {
+	c := New(0)
+	for name, now := range map[string]func() time.Time{"now": c.Now, "lately": c.Lately} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				now()
+			}
+		})
+	}
+}
+
 // What another boot's clock counted goes on, with the time that the machine was
 // off, as far as the wall clock knows it.
 func TestAhead(t *testing.T) {

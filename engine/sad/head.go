@@ -64,7 +64,7 @@ func (db *DB) create(s Spec, state pfkey.SAState, transform *esp.SA, m memory, k
 	now := db.now()
 	sa := &SA{
 		Spec: s, ESP: transform, Created: now, KeyReused: db.used.has(used),
-		usage: &usage{now: db.now, origin: now, counts: m.counts()}, keys: k,
+		usage: &usage{now: db.now, lately: db.lately, origin: now, counts: m.counts()}, keys: k,
 		born: db.births, heap: -1, memory: m, usedKey: used,
 	}
 	sa.setState(state)

@@ -80,7 +80,7 @@ func (db *DB) restored(s *Snapshot) (*SA, error) {
 	}
 	sa := &SA{
 		Spec: s.Spec, ESP: transform, Created: s.Created, KeyReused: s.KeyReused,
-		usage: &usage{now: db.now, origin: s.Created, counts: m.counts()}, keys: newKeys(&s.Spec),
+		usage: &usage{now: db.now, lately: db.lately, origin: s.Created, counts: m.counts()}, keys: newKeys(&s.Spec),
 		born: s.Born, heap: -1, memory: m, usedKey: s.Used,
 	}
 	sa.AuthKey, sa.EncryptKey = nil, nil

@@ -114,19 +114,22 @@ func (sa *SA) Keys() (auth, encrypt []byte) { return sa.keys.copies() }
 // updates share it.
 type usage struct {
 	now    func() time.Time
-	origin time.Time // the SA's creation
+	lately func() time.Time // see Config
+	origin time.Time        // the SA's creation
 	*counts
 }
 
 func (u *usage) add(packets, bytes uint64) {
 	u.packets.Add(packets)
 	u.bytes.Add(bytes)
-	now := max(0, int64(u.now().Sub(u.origin))) + 1
 	if u.first.Load() == 0 {
-		u.first.CompareAndSwap(0, now)
+		u.first.CompareAndSwap(0, u.since(u.now()))
 	}
-	u.last.Store(now)
+	u.last.Store(u.since(u.lately()))
 }
+
+// since is how a time is kept, see at.
+func (u *usage) since(t time.Time) int64 { return max(0, int64(t.Sub(u.origin))) + 1 }
 
 // at is a time that is kept as nanoseconds since the SA's creation, plus one.
 func (u *usage) at(since *atomic.Int64) time.Time {

@@ -41,8 +41,13 @@ const DefaultLarvalLifetime = 30 * time.Second
 
 // Config is what a DB takes from outside.
 type Config struct {
-	Now  func() time.Time // nil: time.Now
-	Rand io.Reader        // for SPIs and the seeds of IVs; nil: crypto/rand
+	Now func() time.Time // nil: time.Now
+
+	// Lately is Now for the last use of an SA, which is asked for with every batch of
+	// packets: quicker, and not always as exact. nil: Now.
+	Lately func() time.Time
+
+	Rand io.Reader // for SPIs and the seeds of IVs; nil: crypto/rand
 
 	// PreferOld makes Outbound choose the oldest of several SAs, as FreeBSD
 	// does with net.key.preferred_oldsa=1.
@@ -73,6 +78,7 @@ type Config struct {
 // DB is a security association database. It must be made with [New].
 type DB struct {
 	now       func() time.Time
+	lately    func() time.Time
 	rand      io.Reader
 	preferOld bool
 	larval    time.Duration
@@ -102,6 +108,7 @@ type DB struct {
 func New(c Config) *DB {
 	db := &DB{
 		now:       c.Now,
+		lately:    c.Lately,
 		rand:      c.Rand,
 		preferOld: c.PreferOld,
 		larval:    c.LarvalLifetime,
@@ -122,6 +129,9 @@ func New(c Config) *DB {
 	}
 	if db.now == nil {
 		db.now = time.Now
+	}
+	if db.lately == nil {
+		db.lately = db.now
 	}
 	if db.rand == nil {
 		db.rand = rand.Reader
