@@ -105,7 +105,7 @@ func TestTUNStartsDownWithItsMTU(t *testing.T) {
 				if link.Up || link.MTU != 1400 || len(link.Addresses) != 0 {
 					t.Errorf("new link is %+v", link)
 				}
-				if batches := dev.BatchSize() > 1; batches != offload {
+				if batches := dev.BatchSize() > readAhead; batches != offload {
 					t.Errorf("batch size is %d", dev.BatchSize())
 				}
 

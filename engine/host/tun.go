@@ -34,6 +34,7 @@ type Device struct {
 	tun.Device
 	readable *readable.File
 	index    int
+	drained  bool // by the last Read: there was nothing more
 }
 
 // CreateTUN makes a TUN device in the thread's network namespace. It is down,
@@ -137,6 +138,19 @@ func leavePoller(f *os.File) (fd int, err error) {
 	return fd, errors.Join(unix.SetNonblock(fd, true), polled.Close())
 }
 
+// readAhead is how many packets a Read takes, if they are there. The device gives one
+// at a time, or one segment that is split into many.
+const readAhead = 64
+
+// BatchSize implements [tun.Device]: the packets of a Read, of which the last that was
+// looked for may be a segment.
+func (d *Device) BatchSize() int {
+	if n := d.Device.BatchSize(); n > 1 {
+		return readAhead - 1 + n
+	}
+	return readAhead // no segments
+}
+
 // Read implements [tun.Device]. It waits for packets.
 func (d *Device) Read(bufs [][]byte, sizes []int, offset int) (n int, err error) {
 	if _, err := d.readable.Acquire(); err != nil {
@@ -144,18 +158,38 @@ func (d *Device) Read(bufs [][]byte, sizes []int, offset int) (n int, err error)
 	}
 	defer d.readable.Release()
 	for !d.readable.Stopped() {
-		n, err := d.Device.Read(bufs, sizes, offset)
-		for i, size := range sizes[:n] {
-			mendChecksum(bufs[i][offset:][:size])
+		if d.drained {
+			if err := d.readable.Wait(); err != nil {
+				return 0, err
+			}
 		}
-		if !errors.Is(err, unix.EAGAIN) {
+		if n, err := d.readSome(bufs, sizes, offset); n > 0 || err != nil {
 			return n, err
-		}
-		if err := d.readable.Wait(); err != nil {
-			return 0, err
 		}
 	}
 	return 0, os.ErrClosed
+}
+
+// readSome reads what is there. Where one was waited for, it does not look for more:
+// mostly there is none.
+func (d *Device) readSome(bufs [][]byte, sizes []int, offset int) (n int, err error) {
+	alone := d.drained
+	d.drained = false
+	for segment := d.Device.BatchSize(); len(bufs)-n >= segment; {
+		more, err := d.Device.Read(bufs[n:], sizes[n:], offset)
+		for i, size := range sizes[n:][:more] {
+			mendChecksum(bufs[n+i][offset:][:size])
+		}
+		n += more
+		if errors.Is(err, unix.EAGAIN) {
+			d.drained = true
+			return n, nil
+		}
+		if err != nil || alone {
+			return n, err
+		}
+	}
+	return n, nil
 }
 
 // Write implements [tun.Device].
