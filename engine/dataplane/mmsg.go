@@ -83,7 +83,7 @@ func (s *socket) close() error {
 }
 
 // messages is a batch of messages for sendmmsg(2) or recvmmsg(2), made once.
-// The kernel reads and writes the memory that their pointers name, all of it
+// Go's run-time is not told of the calls, see [readable.File.Wait]. The kernel reads and writes the memory that their pointers name, all of it
 // on the heap and held by them.
 type messages struct {
 	socket  *socket
@@ -151,7 +151,7 @@ func (m *messages) sendAll(n int) error {
 	var refusal syscall.Errno
 	patience := fullSocket
 	for next := 0; next < n; {
-		sent, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd),
+		sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd),
 			uintptr(unsafe.Pointer(&m.headers[next])), uintptr(n-next), unix.MSG_DONTWAIT, 0, 0)
 		switch {
 		case errno == 0:
@@ -205,7 +205,7 @@ const (
 func (m *messages) receiveSome() (n int, err error) {
 	if m.count > 1 {
 		m.rest.Nsec = int64(min(m.count*restPerMessage, longestRest))
-		_ = unix.Nanosleep(&m.rest, nil) // shorter is no harm
+		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&m.rest)), 0, 0) // shorter is no harm
 	}
 	m.count = 0
 	fd, err := m.socket.Acquire()
@@ -214,7 +214,7 @@ func (m *messages) receiveSome() (n int, err error) {
 	}
 	defer m.socket.Release()
 	for !m.socket.Stopped() {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd),
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd),
 			uintptr(unsafe.Pointer(&m.headers[0])), uintptr(len(m.headers)), unix.MSG_DONTWAIT, 0, 0)
 		if errno == unix.EAGAIN {
 			if err := m.socket.Wait(); err != nil {

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +27,10 @@ import (
 // run-time taking them from those who wait and giving them back.
 const Threads = 4
 
-// patience is how long a file is waited for with poll(2).
+// patience is how long a file is waited for with poll(2). It is short enough for the
+// run-time not to be told of the call (unix.RawSyscall): it would look every 20 µs
+// whether somebody else needs the P. A garbage collection, which wants everybody to
+// stop, interrupts poll(2) by a signal.
 const patience = 10 * time.Millisecond
 
 var threads atomic.Int32 // that wait with poll(2)
@@ -43,12 +47,13 @@ type File struct {
 	stopped atomic.Bool
 	closed  bool // uses guards it
 
-	polled [1]unix.PollFd
-	ep     int             // an epoll instance
-	epoll  *os.File        // the same, as Go's poller knows it
-	conn   syscall.RawConn // the same
-	events [1]unix.EpollEvent
-	check  func(uintptr) bool // whether there is an event
+	polled  [1]unix.PollFd
+	timeout unix.Timespec
+	ep      int             // an epoll instance
+	epoll   *os.File        // the same, as Go's poller knows it
+	conn    syscall.RawConn // the same
+	events  [1]unix.EpollEvent
+	check   func(uintptr) bool // whether there is an event
 }
 
 // New takes a descriptor, which shut closes. Go's poller must not know it. The
@@ -134,8 +139,9 @@ func (f *File) poll() bool {
 	if threads.Add(1) > Threads {
 		return false
 	}
-	n, err := unix.Poll(f.polled[:], int(patience/time.Millisecond))
-	return n > 0 || err != nil // EINTR: the caller looks, and waits again
+	f.timeout = unix.NsecToTimespec(int64(patience))
+	n, _, err := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&f.polled[0])), 1, uintptr(unsafe.Pointer(&f.timeout)), 0, 0, 0)
+	return n > 0 || err != 0 // EINTR: the caller looks, and waits again
 }
 
 // Stop ends waiting, now and for good, after at most 10 ms. The file stays open.
