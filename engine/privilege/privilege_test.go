@@ -179,7 +179,8 @@ func TestLockedMemory(t *testing.T) {
 	if m[1].Locked < m[1].Resident-someMemory>>12 || m[1].Resident < someMemory>>10 {
 		t.Errorf("%d kB are locked of %d kB", m[1].Locked, m[1].Resident)
 	}
-	if m[2].Resident > m[1].Resident-someMemory>>11 {
+	// The race detector takes half of it to remember that it was given up.
+	if m[2].Resident > m[1].Resident-someMemory>>12 {
 		t.Errorf("%d kB are resident after %d kB of %d were given up", m[2].Resident, someMemory>>10, m[1].Resident)
 	}
 }
