@@ -5,6 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // TB is what [Require] needs of a testing.TB.
@@ -32,6 +35,22 @@ func RequireProgram(t TB, program, pkg string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
 		skip(t, fmt.Sprintf("%s, of Debian's package %s", program, pkg), err)
+	}
+}
+
+// RequireXDP skips a test, in the same way, where nobody can have AF_XDP.
+func RequireXDP(t TB) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		unix.Close(fd)
+		var m *ebpf.Map
+		if m, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: 1}); err == nil {
+			m.Close()
+		}
+	}
+	if err != nil {
+		skip(t, "AF_XDP and BPF", err)
 	}
 }
 
