@@ -24,6 +24,7 @@ import (
 	"ifipsec/engine/sad"
 	"ifipsec/engine/spd"
 	"ifipsec/engine/sysctl"
+	"ifipsec/engine/xdp"
 )
 
 // Config is what an [Engine] needs from outside.
@@ -34,6 +35,10 @@ type Config struct {
 	// PacketSocket sends ESP right to Ethernet links, past the host's IP and its
 	// firewall.
 	PacketSocket bool
+	// XDP sends ESP right to Ethernet links, and receives it from there, past all
+	// that the host does to packets. It is the engine's. Where it can't be had, it is
+	// as PacketSocket; nil: it is not wanted.
+	XDP *xdp.Program
 	// StateDir is a directory for what is to outlive the process, for this engine
 	// alone; its parent must exist. Empty: nothing does.
 	StateDir string
@@ -51,7 +56,7 @@ type Engine struct {
 	log       *slog.Logger
 	offload   bool
 	permanent bool // what is kept outlives the machine
-	direct    bool // Config.PacketSocket
+	direct    bool // Config.PacketSocket, or XDP
 	host      *host.Host
 	newClock  func(offset time.Duration) *clock.Clock
 	clock     *clock.Clock
@@ -87,7 +92,7 @@ func New(cfg Config) (*Engine, error) {
 		log:      cfg.Log,
 		offload:  cfg.Offload,
 		newClock: clock.New,
-		direct:   cfg.PacketSocket,
+		direct:   cfg.PacketSocket || cfg.XDP != nil,
 		host:     h,
 		tunnels:  map[int]*dataplane.Tunnel{},
 		devices:  map[int]*host.Device{},
@@ -101,6 +106,9 @@ func New(cfg Config) (*Engine, error) {
 	plane := dataplane.Config{SAD: e.sad, Log: cfg.Log, Sysctl: e.sysctl, NoSA: e.acquire, Memory: e.counterMemory, Take: cfg.Taken.Take, Moved: e.keepMoved}
 	if e.direct {
 		plane.Hop = e.hop
+	}
+	if cfg.XDP != nil {
+		plane.XDP = xdp.NewLinks(cfg.XDP)
 	}
 	e.plane = dataplane.New(plane)
 	e.applySysctls()

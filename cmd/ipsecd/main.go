@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 
 	"ifipsec/engine"
 	"ifipsec/engine/control"
@@ -46,7 +47,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("ipsecd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: ipsecd [-replace] [-state-dir directory] [-v] [-no-offload] [-packet-socket]\n       ipsecd -status [-json | -prometheus]\n       ipsecd -esp-sa\n       ipsecd -sysctl [name[=value] ...]\n       ipsecd -stop\n       ipsecd [-n] [-v] -rc file\n       ipsecd -version")
+		fmt.Fprintln(stderr, "usage: ipsecd [-replace] [-state-dir directory] [-v] [-no-offload] [-packet-socket | -xdp]\n       ipsecd -status [-json | -prometheus]\n       ipsecd -esp-sa\n       ipsecd -sysctl [name[=value] ...]\n       ipsecd -stop\n       ipsecd [-n] [-v] -rc file\n       ipsecd -version")
 		flags.PrintDefaults()
 	}
 	stop := flags.Bool("stop", false, "end the daemon of this network namespace")
@@ -63,6 +64,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	verbose := flags.Bool("v", false, "log every change of configuration; with -rc, print the commands")
 	noOffload := flags.Bool("no-offload", false, "open TUN devices without segmentation offload, for kernels that refuse it")
 	packetSocket := flags.Bool("packet-socket", false, "send ESP packets right to Ethernet links, which is faster, past the host's firewall")
+	useXDP := flags.Bool("xdp", false, "send and receive ESP packets right on Ethernet links by AF_XDP, which is fastest, past the host's firewall and queues")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -81,6 +83,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		misuse = "-state-dir wants an absolute path"
 	case *stateDir != "" && countTrue(*stop, *show, *table, *variables, *rcFile != "", *version) > 0:
 		misuse = "-state-dir is for the daemon"
+	case *packetSocket && *useXDP:
+		misuse = "one of -packet-socket and -xdp"
 	case *prometheus && !*show:
 		misuse = "-prometheus goes with -status"
 	case *asJSON && *prometheus:
@@ -125,11 +129,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 		case *replace && !rundir.InBackground():
 			err = replaceDaemon(args)
 		case !rundir.Supervised():
+			inherit := loadXDP(*useXDP, log)
 			if _, err = confine(); err == nil {
-				return rundir.Supervise(log, args, withoutReplace(args))
+				return rundir.Supervise(log, args, withoutReplace(args), inherit...)
 			}
 		default:
-			err = serve(engine.Config{Log: log, Offload: !*noOffload, PacketSocket: *packetSocket, PermanentDir: *stateDir}, *replace)
+			cfg := engine.Config{Log: log, Offload: !*noOffload, PacketSocket: *packetSocket || *useXDP, PermanentDir: *stateDir}
+			if *useXDP {
+				cfg.XDP = ownXDP(log)
+			}
+			err = serve(cfg, *replace)
 		}
 		// Until the daemon serves, a command may be waiting for it.
 		rundir.Report(err)
@@ -159,7 +168,11 @@ func serve(cfg engine.Config, replace bool) (err error) {
 	if err != nil {
 		return err
 	}
-	switch err := privilege.Seal(); {
+	var needed []uint32
+	if cfg.XDP != nil {
+		needed = append(needed, unix.SYS_BPF)
+	}
+	switch err := privilege.Seal(needed...); {
 	case errors.Is(err, errors.ErrUnsupported):
 		shortfalls = append(shortfalls, fmt.Errorf("system calls are not filtered: %w", err))
 	case err != nil:

@@ -76,7 +76,6 @@ func (in *inbound) run() {
 // process delivers what one receive brought.
 func (in *inbound) process(arrivals []arrival) {
 	var counts Counters
-	in.ecn = in.plane.ecn(in.kind)
 	// An SA can be deleted and a tunnel changed between two batches.
 	in.spi = 0
 	for i := range arrivals {
@@ -186,7 +185,7 @@ func refusalOf(cause Counter) sad.Refusal {
 // find looks up the SA of a run of packets, and the tunnel that it serves.
 func (in *inbound) find() {
 	sa := in.plane.sad.Inbound(in.spi, in.dst)
-	in.sa = nil
+	in.sa, in.ecn = nil, in.plane.ecn(kind{six: in.dst.Is6()})
 	if sa == nil {
 		in.refusal = NoSA
 		return

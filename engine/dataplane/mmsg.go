@@ -93,7 +93,7 @@ type messages struct {
 	errnos []syscall.Errno // of the messages sent, 0 for success
 	polled [1]unix.PollFd
 	count  int // of messages received
-	rest   unix.Timespec
+	rest   rest
 }
 
 // newMessages returns n messages of as many pieces of data each.
@@ -191,22 +191,29 @@ func (m *messages) sendEach(packets []departure) error {
 	return err
 }
 
-// Who receives several messages at once will receive more. The more came, the
-// longer they are given to come together, as network cards do: each would otherwise
-// be woken up for alone, and would wake its reader alone. A message alone is an
-// answer that somebody waits for. The kernel adds some 70 µs to each. It has to be
-// nanosleep(2), for time.Sleep knows milliseconds only when nothing else is to do.
+// rest is what those do who receive several messages at once, because they will receive
+// more. The more came, the longer they are given to come together, as network cards do:
+// each would otherwise be woken up for alone, and would wake its reader alone. A message
+// alone is an answer that somebody waits for. The kernel adds some 70 µs to each. It has
+// to be nanosleep(2), for time.Sleep knows milliseconds only when nothing else is to do.
+type rest struct{ time unix.Timespec }
+
 const (
 	restPerMessage = 25_000  // ns
 	longestRest    = 200_000 // ns
 )
 
+// take rests after some messages came.
+func (r *rest) take(messages int) {
+	if messages > 1 {
+		r.time.Nsec = int64(min(messages*restPerMessage, longestRest))
+		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&r.time)), 0, 0) // shorter is no harm
+	}
+}
+
 // receiveSome waits for messages and returns how many came.
 func (m *messages) receiveSome() (n int, err error) {
-	if m.count > 1 {
-		m.rest.Nsec = int64(min(m.count*restPerMessage, longestRest))
-		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&m.rest)), 0, 0) // shorter is no harm
-	}
+	m.rest.take(m.count)
 	m.count = 0
 	fd, err := m.socket.Acquire()
 	if err != nil {

@@ -7,12 +7,16 @@ import (
 	"time"
 	"unsafe"
 
+	"ifipsec/engine/xdp"
+
 	"golang.org/x/sys/unix"
 )
 
 // Hop is where the packets of a path go first: a neighbour on an Ethernet link.
 type Hop struct {
 	Link    int     // index of the link
+	Own     [6]byte // the link's address
+	Queues  int     // at most, of what the link receives
 	Address [6]byte // the neighbour's, on the link
 	MTU     int     // in bytes
 }
@@ -21,7 +25,8 @@ type Hop struct {
 // half of what a packet costs. Queueing disciplines and the hooks of the link
 // itself are in the way as ever; routing is followed by asking for it; the host's
 // other hooks (netfilter's output and postrouting, filters of control groups) see
-// nothing, which is why somebody must want it.
+// nothing, which is why somebody must want it. With AF_XDP the queueing disciplines
+// see nothing either.
 //
 // Whatever is not plain goes the ordinary way: until the neighbour is known, after
 // each change of routes, links and neighbours until the new state is known, and
@@ -39,6 +44,11 @@ type linkSender struct {
 	to      unix.RawSockaddrLinklayer
 	headers [][headerLen6]byte
 	id      uint16
+
+	// For AF_XDP:
+	ether [etherLen]byte
+	batch []departure
+	put   func(i int, frame []byte) (size int) // writes batch[i]
 }
 
 // knownHop is what was true before a number of changes.
@@ -46,6 +56,8 @@ type knownHop struct {
 	Hop
 	changes uint64
 	err     error
+	xdp     *xdpLink // nil without AF_XDP
+	later   bool     // there may be AF_XDP later
 }
 
 // ordinaryEvery is how often a batch goes through the kernel's IP.
@@ -81,6 +93,8 @@ func (p *Plane) linkSender(way path, batch int, ordinary sender, by *socket) (*l
 		protocol = unix.ETH_P_IPV6
 	}
 	l.to.Protocol = protocol>>8 | protocol<<8
+	binary.BigEndian.PutUint16(l.ether[12:], protocol)
+	l.put = l.putFrame
 	for i := range l.headers {
 		h := &l.headers[i]
 		if way.kind.six {
@@ -100,14 +114,44 @@ func (p *Plane) linkSender(way path, batch int, ordinary sender, by *socket) (*l
 }
 
 func (l *linkSender) send(packets []departure) error {
-	if !l.direct(packets) {
+	hop := l.direct(packets)
+	if hop == nil {
 		return l.ordinary.send(packets)
 	}
 	for i := range packets {
-		l.setPiece(2*i+1, packets[i].packet)
 		l.finish(&l.headers[i], &packets[i])
 	}
+	if hop.xdp != nil && etherLen+hop.MTU <= xdp.MaxFrame {
+		return l.sendFrames(packets, hop)
+	}
+	l.to.Ifindex = int32(hop.Link)
+	copy(l.to.Addr[:], hop.Address[:])
+	for i := range packets {
+		l.setPiece(2*i+1, packets[i].packet)
+	}
 	return l.sendEach(packets)
+}
+
+// sendFrames is send by AF_XDP.
+func (l *linkSender) sendFrames(packets []departure, hop *knownHop) error {
+	copy(l.ether[:], hop.Address[:])
+	copy(l.ether[6:], hop.Own[:])
+	l.batch = packets
+	sent, err := hop.xdp.send(len(packets), l.put)
+	for i := range packets {
+		packets[i].sent = i < sent
+	}
+	if err != nil {
+		l.ask(hop.changes) // the link may be gone, or another process's
+	}
+	return err
+}
+
+// putFrame writes the frame of a packet.
+func (l *linkSender) putFrame(i int, frame []byte) (size int) {
+	size = copy(frame, l.ether[:])
+	size += copy(frame[size:], l.headers[i][:l.way.kind.headerLen()])
+	return size + copy(frame[size:], l.batch[i].packet)
 }
 
 // finish writes what is a packet's own into its outer header.
@@ -136,32 +180,32 @@ func headerChecksum(h []byte) uint16 {
 	return ^uint16(sum>>16 + sum)
 }
 
-// direct says whether packets can go right to the link, and makes everything ready
-// for that.
-func (l *linkSender) direct(packets []departure) bool {
+// direct returns the hop if packets can go right to the link, else nil.
+func (l *linkSender) direct(packets []departure) *knownHop {
 	changes := l.plane.changes.Load()
 	hop := l.hop.Load()
 	if hop == nil || hop.changes != changes {
 		l.ask(changes)
-		return false
+		return nil
 	}
 	now := l.plane.now()
 	if now.After(l.due) {
 		l.due = now.Add(ordinaryEvery)
-		return false
+		if hop.later {
+			l.ask(changes)
+		}
+		return nil
 	}
 	if hop.err != nil {
-		return false
+		return nil
 	}
 	room := hop.MTU - l.way.kind.headerLen()
 	for i := range packets {
 		if len(packets[i].packet) > room {
-			return false
+			return nil
 		}
 	}
-	l.to.Ifindex = int32(hop.Link)
-	copy(l.to.Addr[:], hop.Address[:])
-	return true
+	return hop
 }
 
 // ask finds out about the first hop. Packets don't wait for that.
@@ -171,7 +215,10 @@ func (l *linkSender) ask(changes uint64) {
 	}
 	go func() {
 		defer l.asking.Store(false)
-		hop, err := l.plane.hop(l.way.src, l.way.dst, l.way.mark)
-		l.hop.Store(&knownHop{hop, changes, err})
+		known := knownHop{changes: changes}
+		if known.Hop, known.err = l.plane.hop(l.way.src, l.way.dst, l.way.mark); known.err == nil {
+			known.xdp, known.later = l.plane.xdp.link(known.Hop, l.way)
+		}
+		l.hop.Store(&known)
 	}()
 }

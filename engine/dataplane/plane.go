@@ -22,6 +22,7 @@ import (
 
 	"ifipsec/engine/sad"
 	"ifipsec/engine/sysctl"
+	"ifipsec/engine/xdp"
 
 	"golang.zx2c4.com/wireguard/tun"
 )
@@ -61,6 +62,10 @@ type Config struct {
 	// there. See linkSender.
 	Hop func(src, dst netip.Addr, mark uint32) (Hop, error)
 
+	// XDP is the links by which packets may leave and arrive past all that the host
+	// does to them. It goes with Hop; nil: none.
+	XDP *xdp.Links
+
 	// open opens an outer socket; nil is the kernel's.
 	open func(kind) (outer, error)
 	now  func() time.Time // nil is time.Now
@@ -96,6 +101,7 @@ type Plane struct {
 	whole    *socket   // see wholeSender, nil until there is one
 	pieces   *socket   // see piecesSender, likewise
 	link     *socket   // see linkSender, likewise
+	xdp      *xdpLinks // nil without; its own lock guards it
 	reports  []*socket // of ICMP errors
 	closed   bool
 	receives sync.WaitGroup
@@ -153,6 +159,9 @@ func New(c Config) *Plane {
 	if p.memory == nil {
 		p.memory = func(string) []byte { return nil }
 	}
+	if c.XDP != nil {
+		p.xdp = newXDPLinks(p, c.XDP)
+	}
 	p.counters = (*counters)(countersIn(p.memory("")))
 	p.serving.Store(&serving{})
 	p.close = sync.OnceValue(p.shutDown)
@@ -202,11 +211,11 @@ func (p *Plane) shutDown() error {
 	p.mu.Unlock()
 
 	// What has arrived is delivered, and what was read is sent, before that by
-	// which it is.
+	// which it is. What comes after AF_XDP has stopped waits in the other sockets.
+	errs := []error{p.xdp.stop()}
 	for _, o := range outers {
 		o.stop()
 	}
-	var errs []error
 	for _, s := range p.reports {
 		errs = append(errs, s.close())
 	}
@@ -230,7 +239,7 @@ func (p *Plane) shutDown() error {
 			errs = append(errs, s.close())
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, p.xdp.close())...)
 }
 
 // outer returns the socket of a kind. The caller holds p.mu.
@@ -286,6 +295,7 @@ func (p *Plane) serve(t *Tunnel, old, next *Settings) error {
 		s.ends[ends{i.Src.WithZone(""), i.Dst.WithZone("")}] = struct{}{}
 	}
 	p.serving.Store(s)
+	p.xdp.serve(s)
 	return nil
 }
 

@@ -17,6 +17,8 @@ import (
 // link.
 type Hop struct {
 	Link    int     // index of the link
+	Own     [6]byte // the link's address
+	Queues  int     // at most, of what the link receives
 	Address [6]byte // the neighbour's, on the link
 	MTU     int     // of the link or of the route, in bytes
 }
@@ -54,10 +56,10 @@ func (h *Host) hop(src, dst netip.Addr, mark uint32) (Hop, error) {
 		return Hop{}, err
 	}
 	attrs := link.Attrs()
-	if attrs.EncapType != "ether" || attrs.Flags&net.FlagUp == 0 {
+	if attrs.EncapType != "ether" || len(attrs.HardwareAddr) != 6 || attrs.Flags&net.FlagUp == 0 {
 		return Hop{}, fmt.Errorf("%s is no Ethernet link that is up: %w", attrs.Name, syscall.EOPNOTSUPP)
 	}
-	hop := Hop{Link: attrs.Index, MTU: attrs.MTU}
+	hop := Hop{Link: attrs.Index, Own: [6]byte(attrs.HardwareAddr), Queues: attrs.NumRxQueues, MTU: attrs.MTU}
 	if route.MTU != 0 {
 		hop.MTU = min(hop.MTU, route.MTU)
 	}

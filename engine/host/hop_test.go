@@ -40,7 +40,7 @@ func TestHop(t *testing.T) {
 		check(t, h.WatchHops(ctx, func() { changed <- struct{}{} }))
 
 		ip := netip.MustParseAddr
-		mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
+		mac, own := net.HardwareAddr{2, 0, 0, 0, 0, 9}, [6]byte(link.Attrs().HardwareAddr)
 		neighbour := func(a string, state int) {
 			t.Helper()
 			for len(changed) > 0 {
@@ -57,7 +57,7 @@ func TestHop(t *testing.T) {
 			t.Helper()
 			got, err := h.Hop(ip(src), ip(dst), mark)
 			check(t, err)
-			if want := (Hop{Link: index, Address: [6]byte(mac), MTU: mtu}); got != want {
+			if want := (Hop{Link: index, Own: own, Queues: link.Attrs().NumRxQueues, Address: [6]byte(mac), MTU: mtu}); got != want {
 				t.Errorf("%s: %+v, want %+v", dst, got, want)
 			}
 		}

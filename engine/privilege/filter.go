@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/net/bpf"
@@ -72,13 +73,18 @@ func program(arch uint32, forbidden []uint32) []bpf.Instruction {
 		bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)})
 }
 
-// filter installs the program for all threads.
-func filter() error {
+// forbiddenBut is what is forbidden without some calls.
+func forbiddenBut(needed []uint32) []uint32 {
+	return slices.DeleteFunc(slices.Clone(forbidden), func(number uint32) bool { return slices.Contains(needed, number) })
+}
+
+// filter installs the program for all threads. It forbids none of the needed calls.
+func filter(needed []uint32) error {
 	arch, ok := architectures[runtime.GOARCH]
 	if !ok {
 		return fmt.Errorf("filter system calls on %s: %w", runtime.GOARCH, errors.ErrUnsupported)
 	}
-	raw, err := bpf.Assemble(program(arch, forbidden))
+	raw, err := bpf.Assemble(program(arch, forbiddenBut(needed)))
 	if err != nil {
 		return fmt.Errorf("filter system calls: %w", err)
 	}

@@ -2,6 +2,7 @@ package privilege
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"golang.org/x/net/bpf"
@@ -43,5 +44,19 @@ func TestProgram(t *testing.T) {
 		if got := answer(unix.SYS_READ|x32Bit, arch); name == "amd64" && got != unix.SECCOMP_RET_KILL_PROCESS {
 			t.Errorf("a call of x32's gets %#x, want the end", got)
 		}
+	}
+}
+
+// What a daemon needs is not forbidden to it, and everything else is as ever.
+func TestNeeded(t *testing.T) {
+	t.Parallel()
+	got := forbiddenBut([]uint32{unix.SYS_BPF})
+	for _, number := range forbidden {
+		if has := slices.Contains(got, number); has != (number != unix.SYS_BPF) {
+			t.Errorf("call %d is forbidden: %v", number, has)
+		}
+	}
+	if len(forbiddenBut(nil)) != len(forbidden) {
+		t.Error("something is allowed to those who need nothing")
 	}
 }

@@ -130,11 +130,12 @@ func dropBounding() error {
 
 // Seal makes the process the last one: it can execute no program, and none of
 // the system calls that a daemon has no use for and that attacks on kernels
-// begin with. The capabilities can't be inherited any more. [Drop] comes first.
+// begin with, but for those that this one needs. The capabilities can't be inherited
+// any more. [Drop] comes first.
 //
 // The error wraps [errors.ErrUnsupported] if the kernel or the machine has no
 // filter for system calls. The rest was done then.
-func Seal() error {
+func Seal(needed ...uint32) error {
 	keep := cap.GetProc()
 	// What is not inheritable is not ambient either.
 	if err := keep.ClearFlag(cap.Inheritable); err != nil {
@@ -143,7 +144,7 @@ func Seal() error {
 	if err := keep.SetProc(); err != nil {
 		return fmt.Errorf("drop inheritable capabilities: %w", err)
 	}
-	return filter()
+	return filter(needed)
 }
 
 // LockMemory keeps the process's memory out of swap, what it has and what it

@@ -19,6 +19,9 @@ const workerEnv = "IFIPSEC_WORKER"
 // parentName is what the parent is called in lists of processes.
 const parentName = "ipsecd-parent"
 
+// InheritedFD is the first descriptor of those that a daemon's parent gives it.
+const InheritedFD = readyFD + 1
+
 const (
 	// attempts is how many daemons in a row may die before they serve.
 	attempts = 5
@@ -45,9 +48,10 @@ func Supervised() bool {
 // those of later again when the child dies after it served: of a signal, or of an
 // error that it could not handle. Signals that
 // end a daemon are passed on. It returns the exit status for this process when
-// the child ends by its own choice, or dies again and again before it serves.
-// This process holds nothing that could be lost.
-func Supervise(log *slog.Logger, first, later []string) (status int) {
+// the child ends by its own choice, or dies again and again before it serves. Each
+// child has the descriptors of inherit, from [InheritedFD] on. This process holds
+// nothing that could be lost.
+func Supervise(log *slog.Logger, first, later []string, inherit ...*os.File) (status int) {
 	// It is only a name.
 	_ = os.WriteFile("/proc/self/comm", []byte(parentName), 0)
 	ends := make(chan os.Signal, 8)
@@ -56,7 +60,7 @@ func Supervise(log *slog.Logger, first, later []string) (status int) {
 			signal.Notify(ends, s)
 		}
 	}
-	s := supervisor{log: log, ends: ends, args: first}
+	s := supervisor{log: log, ends: ends, args: first, inherit: inherit}
 	for {
 		if status, over := s.life(); over {
 			return status
@@ -71,6 +75,7 @@ func Supervise(log *slog.Logger, first, later []string) (status int) {
 type supervisor struct {
 	log      *slog.Logger
 	args     []string
+	inherit  []*os.File
 	ends     <-chan os.Signal
 	end      os.Signal // one that came when there was nobody to pass it to
 	reported bool      // how the start went
@@ -88,7 +93,7 @@ func (s *supervisor) delay() time.Duration {
 // life is that of one child. over: there shall be no other.
 func (s *supervisor) life() (status int, over bool) {
 	born := time.Now()
-	child, ready, err := startWorker(s.args)
+	child, ready, err := startWorker(s.args, s.inherit)
 	if err != nil {
 		err = fmt.Errorf("start ipsecd: %w", err)
 		s.log.Error("ipsecd was not started", "error", err)
@@ -182,7 +187,7 @@ func (s *supervisor) report(err error) {
 
 // startWorker starts this program as the daemon itself. ready is where it says
 // that it serves, or why it doesn't.
-func startWorker(args []string) (cmd *exec.Cmd, ready *os.File, err error) {
+func startWorker(args []string, inherit []*os.File) (cmd *exec.Cmd, ready *os.File, err error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, nil, err
@@ -199,7 +204,7 @@ func startWorker(args []string) (cmd *exec.Cmd, ready *os.File, err error) {
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), workerEnv+"=1", fmt.Sprintf("%s=%d", readyEnv, readyFD))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{tell} // becomes readyFD
+	cmd.ExtraFiles = append([]*os.File{tell}, inherit...) // from readyFD on
 	if err := cmd.Start(); err != nil {
 		ready.Close()
 		return nil, nil, err
