@@ -22,6 +22,8 @@ var (
 	linkGCM  = toLink("aes-gcm-16, packet socket", oneTunnel(gcm))
 	linkCBC  = toLink("rijndael-cbc, packet socket", oneTunnel(cbc))
 	linkHMAC = toLink("rijndael-cbc, hmac-sha2-256, packet socket", oneTunnel(cbcHMAC))
+
+	xdpGCM = byXDP("aes-gcm-16, AF_XDP", oneTunnel(gcm))
 )
 
 // plain is ifipsec with one tunnel.
@@ -33,6 +35,13 @@ func plain(name string, t tunnel) system {
 func toLink(name string, t tunnel) system {
 	return system{name, daemon, func(ctx context.Context, p *pair) error {
 		return errors.Join(p.serve(ctx, "-packet-socket"), setUp(ctx, p, t))
+	}}
+}
+
+// byXDP is plain with daemons that use AF_XDP.
+func byXDP(name string, t tunnel) system {
+	return system{name, daemon, func(ctx context.Context, p *pair) error {
+		return errors.Join(p.serve(ctx, "-xdp"), setUp(ctx, p, t))
 	}}
 }
 
@@ -102,6 +111,21 @@ var experiments = []experiment{
 		metric: result.RoundTrip, traffic: loadedPing, system: linkGCM, reference: &wireGuard, goal: 3, lower: true},
 	{name: "cpu-link", title: "CPU of the daemons, TCP, aes-gcm-16, -packet-socket",
 		metric: result.DaemonsPerGB, traffic: tcp, system: linkGCM, reference: &wireGuard, goal: 1, lower: true},
+
+	{name: "tcp-xdp", title: "TCP, aes-gcm-16, -xdp",
+		metric: result.BitsPerSecond, traffic: tcp, system: xdpGCM, reference: &wireGuard, goal: 1},
+	{name: "tcp-xdp-four", title: "TCP, four streams, aes-gcm-16, -xdp",
+		metric: result.BitsPerSecond, traffic: tcpFour, system: xdpGCM, reference: &wireGuard, goal: 1},
+	{name: "tcp-xdp-reverse", title: "TCP, reverse, aes-gcm-16, -xdp",
+		metric: result.BitsPerSecond, traffic: tcpReverse, system: xdpGCM, reference: &wireGuard, goal: 1},
+	{name: "udp-xdp-1300", title: "UDP of 1300 bytes, flood, aes-gcm-16, -xdp",
+		metric: result.BitsPerSecond, traffic: udpLarge, system: xdpGCM, reference: &wireGuard, goal: 2},
+	{name: "udp-xdp-64", title: "UDP of 64 bytes, flood, aes-gcm-16, -xdp",
+		metric: result.PacketsPerSecond, traffic: udpSmall, system: xdpGCM, reference: &wireGuard, goal: 2},
+	{name: "ping-xdp-load", title: "ping beside TCP, aes-gcm-16, -xdp",
+		metric: result.RoundTrip, traffic: loadedPing, system: xdpGCM, reference: &wireGuard, goal: 3, lower: true},
+	{name: "cpu-xdp", title: "CPU of the daemons, TCP, aes-gcm-16, -xdp",
+		metric: result.DaemonsPerGB, traffic: tcp, system: xdpGCM, reference: &wireGuard, goal: 1, lower: true},
 
 	{name: "interfaces", title: "time for a packet, 1,000 interfaces beside one",
 		metric: result.SecondsPerGB, traffic: tcp, system: manyInterfaces, reference: &espGCM, goal: 1.1, lower: true},
