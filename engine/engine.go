@@ -103,7 +103,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e.key = key.New(key.Config{SAD: e.sad, SPD: e.spd, Log: cfg.Log, Now: e.clock.Now, Wall: e.clock.Wall})
-	plane := dataplane.Config{SAD: e.sad, Log: cfg.Log, Sysctl: e.sysctl, NoSA: e.acquire, Memory: e.counterMemory, Take: cfg.Taken.Take, Moved: e.keepMoved}
+	plane := dataplane.Config{SAD: e.sad, Log: cfg.Log, Sysctl: e.sysctl, NoSA: e.acquire, Memory: e.counterMemory, Take: cfg.Taken.Take, Moved: e.keepMoved, Held: true}
 	if e.direct {
 		plane.Hop = e.hop
 	}
@@ -125,6 +125,7 @@ func New(cfg Config) (*Engine, error) {
 		// Whatever is wrong may be put right: nothing that was kept is lost.
 		return nil, errors.Join(err, e.Leave())
 	}
+	e.plane.Begin()
 	return e, nil
 }
 

@@ -59,6 +59,7 @@ func newInbound(p *Plane, k kind, r receiver) *inbound {
 
 // run carries packets until the socket is closed.
 func (in *inbound) run() {
+	<-in.plane.ready
 	for {
 		arrivals, err := in.receiver.receive()
 		switch {

@@ -66,6 +66,10 @@ type Config struct {
 	// does to them. It goes with Hop; nil: none.
 	XDP *xdp.Links
 
+	// Held has nothing received before [Plane.Begin]: what waits in the sockets of
+	// another plane may be for any tunnel, and is lost to one that is not there yet.
+	Held bool
+
 	// open opens an outer socket; nil is the kernel's.
 	open func(kind) (outer, error)
 	now  func() time.Time // nil is time.Now
@@ -89,6 +93,9 @@ type Plane struct {
 	memory   func(tunnel string) []byte
 	moved    func(*Tunnel, Mapping)
 	close    func() error // shutDown, once
+
+	ready chan struct{} // closed when packets may be received
+	begin func()        // closes it
 
 	// serving has the tunnels that are running and up. It is never changed,
 	// but replaced.
@@ -165,8 +172,16 @@ func New(c Config) *Plane {
 	p.counters = (*counters)(countersIn(p.memory("")))
 	p.serving.Store(&serving{})
 	p.close = sync.OnceValue(p.shutDown)
+	p.ready = make(chan struct{})
+	p.begin = sync.OnceFunc(func() { close(p.ready) })
+	if !c.Held {
+		p.begin()
+	}
 	return p
 }
+
+// Begin ends what [Config.Held] began.
+func (p *Plane) Begin() { p.begin() }
 
 // Attach makes a tunnel of a TUN device, which it owns from now on. Until
 // [Tunnel.Configure] says what it is to do, packets wait there. The name is for
@@ -216,6 +231,7 @@ func (p *Plane) shutDown() error {
 	for _, o := range outers {
 		o.stop()
 	}
+	p.begin() // who has not received yet ends too
 	for _, s := range p.reports {
 		errs = append(errs, s.close())
 	}
