@@ -55,9 +55,12 @@ func TestFlood(t *testing.T) {
 	for _, tn := range tunnels {
 		for i := range tn.innerB {
 			for _, size := range []int{1, 100, 1300} {
-				r, err := a.Ping(t.Context(), lab.Ping{To: tn.innerB[i], Size: size, Count: 5, Interval: time.Millisecond, Timeout: patience})
-				if err != nil || r.Received != 5 {
-					t.Fatalf("%s: %d of 5 pings were answered (%v)", tn.name(), r.Received, err)
+				// One after the other: several at once may leave as one message in UDP.
+				for range 5 {
+					r, err := a.Ping(t.Context(), lab.Ping{To: tn.innerB[i], Size: size, Timeout: patience})
+					if err != nil || r.Received != 1 {
+						t.Fatalf("%s: a ping was not answered (%v)", tn.name(), err)
+					}
 				}
 			}
 		}
