@@ -72,11 +72,15 @@ func newPairToLink(t *testing.T, optionA, optionB string) (a, b *lab.Host) {
 	return a, b
 }
 
-// byXDP waits until a host's eth0 has the program, or not.
-func byXDP(t *testing.T, want bool, hosts ...*lab.Host) {
+// byXDP waits until the eth0 of hosts have the program, or not. A host finds out when
+// it sends, so that one is pinged meanwhile.
+func byXDP(t *testing.T, want bool, ping netip.Addr, hosts ...*lab.Host) {
 	t.Helper()
 	for _, h := range hosts {
 		err := lab.Until(patience, func() error {
+			if want {
+				pings(t, hosts[0], ping, 1, impatience)
+			}
 			if has := strings.Contains(output(t, h, "ip link show dev eth0"), "xdpgeneric"); has != want {
 				return fmt.Errorf("%s: eth0 has a program is %v, want %v; %s", h.Name, has, want, readLog(h))
 			}
@@ -108,7 +112,7 @@ func TestToLink(t *testing.T) {
 			tn := newTunnel(0)
 			tn.setUp(t, a, b)
 			reachesSoon(t, a, tn.innerB[0])
-			byXDP(t, option == "-xdp", a)
+			byXDP(t, option == "-xdp", tn.innerB[0], a)
 			sizes(t, a, tn.innerB[0])
 			reaches(t, a, tn.innerB[1])
 
@@ -156,9 +160,9 @@ func TestToLink(t *testing.T) {
 			signal(t, pid, unix.SIGKILL)
 			restarted(t, a, pid)
 			reachesSoon(t, a, tn.innerB[0])
-			byXDP(t, option == "-xdp", a)
+			byXDP(t, option == "-xdp", tn.innerB[0], a)
 			quiet(t, a, "ipsecd -stop")
-			byXDP(t, false, a)
+			byXDP(t, false, tn.innerB[0], a)
 		})
 	}
 }
@@ -174,7 +178,7 @@ func TestToLinkOverIPv6(t *testing.T) {
 			tn.outerA, tn.outerB = netip.MustParseAddr("fd00::3"), netip.MustParseAddr("fd00::5")
 			tn.setUp(t, a, b)
 			reachesSoon(t, a, tn.innerB[0])
-			byXDP(t, option == "-xdp", a, b)
+			byXDP(t, option == "-xdp", tn.innerB[0], a, b)
 			sizes(t, a, tn.innerB[0])
 			sizes(t, b, tn.innerA[0])
 			if _, err := lab.Stream(t.Context(), a, b, tn.innerB[0], 4<<20); err != nil {
@@ -194,7 +198,7 @@ func TestXDPChangesHands(t *testing.T) {
 	tn.options = "-r 128"
 	tn.setUp(t, a, b)
 	reachesSoon(t, a, tn.innerB[0])
-	byXDP(t, true, a, b)
+	byXDP(t, true, tn.innerB[0], a, b)
 
 	const rate, replacements = 200, 3
 	udp := map[string]*lab.Datagrams{
@@ -203,15 +207,16 @@ func TestXDPChangesHands(t *testing.T) {
 	}
 	for range replacements {
 		quiet(t, a, "ipsecd -replace -xdp")
-		byXDP(t, true, a)
+		byXDP(t, true, tn.innerB[0], a)
 		time.Sleep(100 * time.Millisecond)
 	}
 	for way, u := range udp {
 		got := u.Stop()
 		t.Logf("%s: %+v", way, got)
-		if lost := got.Sent - got.Received; lost > 5*replacements || got.Late > 0 || got.Twice > 0 || got.Damaged > 0 {
-			t.Errorf("%s: of %d datagrams %d were lost in %d replacements, %d came late, %d twice, %d damaged",
-				way, got.Sent, lost, replacements, got.Late, got.Twice, got.Damaged)
+		// What comes by the new way may overtake what waited on the old one.
+		if lost := got.Sent - got.Received; lost > 5*replacements || got.Twice > 0 || got.Damaged > 0 {
+			t.Errorf("%s: of %d datagrams %d were lost in %d replacements, %d came twice, %d damaged",
+				way, got.Sent, lost, replacements, got.Twice, got.Damaged)
 		}
 	}
 
@@ -225,7 +230,7 @@ func TestXDPChangesHands(t *testing.T) {
 		t.Fatal(err)
 	}
 	reachesSoon(t, a, tn.innerB[0])
-	byXDP(t, true, a, b)
+	byXDP(t, true, tn.innerB[0], a, b)
 	reaches(t, b, tn.innerA[0])
 
 	// The host gets what nobody wants, and says so to who sends it.

@@ -42,8 +42,8 @@ func newXDPLinks(p *Plane, links *xdp.Links) *xdpLinks {
 }
 
 // link returns the link of a hop, which receives what comes back along the path from
-// then on. There is none, nil, without AF_XDP, or if it can't be had; later says that
-// another process has it now.
+// then on. There is none, nil, without AF_XDP, or if it can't be had; later says that it
+// may be had later.
 func (x *xdpLinks) link(hop Hop, way path) (l *xdpLink, later bool) {
 	if x == nil {
 		return nil, false
@@ -66,7 +66,8 @@ func (x *xdpLinks) link(hop Hop, way path) (l *xdpLink, later bool) {
 				x.refused[hop.Link] = err
 				x.plane.log.Warn("packets don't pass by AF_XDP", "error", err)
 			}
-			return nil, errors.Is(err, syscall.EBUSY)
+			// What locked memory another one gave up counts for a while yet.
+			return nil, errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.ENOBUFS)
 		}
 		delete(x.refused, hop.Link)
 		x.open[hop.Link] = l

@@ -19,6 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+func TestMain(m *testing.M) {
+	lab.Init()
+	m.Run()
+}
+
 // cable is a link between two network namespaces.
 type cable struct {
 	handles [2]netns.NsHandle
