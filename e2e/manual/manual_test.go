@@ -37,7 +37,7 @@ func statements(example string) string { return "setkey -c <<'^D'\n" + example +
 // forAWhile runs what does not end by itself, and shows what it has printed when
 // that has something.
 func forAWhile(example string) string {
-	return "{ " + strings.TrimSpace(example) + ` ; } >/run/out 2>&1 & pid=$!
+	return ": >/run/out; { " + strings.TrimSpace(example) + ` ; } >/run/out 2>&1 & pid=$!
 until grep -q . /run/out; do sleep 0.05; done
 kill $pid; cat /run/out`
 }

@@ -58,7 +58,7 @@ func inHosts(t *testing.T, mtu int, steps ...func(h int) error) {
 			if err := netlink.LinkAdd(pair); err != nil {
 				return err
 			}
-			for _, do := range append([]func(int) error{address}, steps...) {
+			for _, do := range append([]func(int) error{address, settle}, steps...) {
 				for h := range handles {
 					if err := netns.Set(handles[h]); err != nil {
 						return err
@@ -109,6 +109,28 @@ func address(h int) error {
 		}
 	}
 	return nil
+}
+
+// settle waits until a host's addresses can be used, which they can't before both ends
+// of the cable are up, and a little later.
+func settle(h int) error {
+	link, err := netlink.LinkByName("veth0")
+	if err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		addrs, err := netlink.AddrList(link, netlink.FAMILY_V6)
+		if err != nil {
+			return err
+		}
+		tentative := func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_TENTATIVE != 0 }
+		if !slices.ContainsFunc(addrs, tentative) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("addresses of host %d can't be used: %v", h, addrs)
+		}
+	}
 }
 
 // sockets opens a socket of a kind in two hosts, of which another program may
