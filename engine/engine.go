@@ -35,9 +35,9 @@ type Config struct {
 	// PacketSocket sends ESP right to Ethernet links, past the host's IP and its
 	// firewall.
 	PacketSocket bool
-	// XDP sends ESP right to Ethernet links, and receives it from there, past all
-	// that the host does to packets. It is the engine's. Where it can't be had, it is
-	// as PacketSocket; nil: it is not wanted.
+	// XDP is for sending ESP right to Ethernet links, and receiving it from there, past
+	// all that the host does to packets. Where that can't be had, it is as with
+	// PacketSocket; nil: it is not wanted.
 	XDP *xdp.Program
 	// StateDir is a directory for what is to outlive the process, for this engine
 	// alone; its parent must exist. Empty: nothing does.

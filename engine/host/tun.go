@@ -142,8 +142,8 @@ func leavePoller(f *os.File) (fd int, err error) {
 // at a time, or one segment that is split into many.
 const readAhead = 64
 
-// BatchSize implements [tun.Device]: the packets of a Read, of which the last that was
-// looked for may be a segment.
+// BatchSize implements [tun.Device]. There must be room for a whole segment whenever the
+// device is looked at, which is while less than readAhead packets have come.
 func (d *Device) BatchSize() int {
 	if n := d.Device.BatchSize(); n > 1 {
 		return readAhead - 1 + n
