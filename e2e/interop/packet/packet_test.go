@@ -315,6 +315,11 @@ func TestPackets(t *testing.T) {
 	if err := lab.Connect(ports[0], ports[1], 1500); err != nil {
 		t.Fatal(err)
 	}
+	// As on a cable: of ESP in UDP several packets would pass as one.
+	lab.RequireProgram(t, "ethtool", "ethtool")
+	for _, h := range []*lab.Host{a, b} {
+		programs.Quiet(t, h, "ethtool -K eth0 tx-udp-segmentation off")
+	}
 	all := tunnels(t)
 	var interfacesA, interfacesB, keysA, keysB strings.Builder
 	for _, tn := range all {
