@@ -184,12 +184,21 @@ func (k *Kernel) Shell(ctx context.Context, script string) (lab.Result, error) {
 	return result, k.call(ctx, "Shell", script, &result)
 }
 
+// errSilent is of a call that the kernel did not answer.
+var errSilent = errors.New("no answer")
+
 // Ping sends echo requests from the kernel. Nobody is told what ping(8) would
-// print.
-func (k *Kernel) Ping(ctx context.Context, p lab.Ping) (lab.PingResult, error) {
+// print. On a busy machine the serial line can be silent until more comes over it,
+// so that a kernel that does not answer is asked once more, which is no harm.
+func (k *Kernel) Ping(ctx context.Context, p lab.Ping) (result lab.PingResult, err error) {
 	p.Output = nil
-	var result lab.PingResult
-	return result, k.call(ctx, "Ping", p, &result)
+	for range 2 {
+		var answer lab.PingResult
+		if err = k.call(ctx, "Ping", p, &answer); !errors.Is(err, errSilent) {
+			return answer, err
+		}
+	}
+	return result, err
 }
 
 // ListenESPInUDP opens a UDP socket on which the kernel takes ESP (RFC 3948). It
@@ -207,7 +216,7 @@ func (k *Kernel) Echo(ctx context.Context, addr netip.AddrPort) error {
 func (k *Kernel) call(ctx context.Context, method string, args, reply any) error {
 	k.busy.Lock()
 	defer k.busy.Unlock()
-	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("no answer in %v", callTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("%w in %v", errSilent, callTimeout))
 	defer cancel()
 	call := k.client.Go("Init."+method, args, reply, make(chan *rpc.Call, 1))
 	var err error
