@@ -36,8 +36,8 @@ type Config struct {
 	// firewall.
 	PacketSocket bool
 	// XDP is for sending ESP right to Ethernet links, and receiving it from there, past
-	// all that the host does to packets. Where that can't be had, it is as with
-	// PacketSocket; nil: it is not wanted.
+	// all that the host does to packets. It goes with PacketSocket, which serves where
+	// that can't be had; nil: it is not wanted.
 	XDP *xdp.Program
 	// StateDir is a directory for what is to outlive the process, for this engine
 	// alone; its parent must exist. Empty: nothing does.
@@ -56,7 +56,7 @@ type Engine struct {
 	log       *slog.Logger
 	offload   bool
 	permanent bool // what is kept outlives the machine
-	direct    bool // Config.PacketSocket, or XDP
+	direct    bool // Config.PacketSocket
 	host      *host.Host
 	newClock  func(offset time.Duration) *clock.Clock
 	clock     *clock.Clock
@@ -92,7 +92,7 @@ func New(cfg Config) (*Engine, error) {
 		log:      cfg.Log,
 		offload:  cfg.Offload,
 		newClock: clock.New,
-		direct:   cfg.PacketSocket || cfg.XDP != nil,
+		direct:   cfg.PacketSocket,
 		host:     h,
 		tunnels:  map[int]*dataplane.Tunnel{},
 		devices:  map[int]*host.Device{},

@@ -3,7 +3,6 @@ package main
 import (
 	"log/slog"
 	"os"
-	"strconv"
 
 	"ifipsec/engine/rundir"
 	"ifipsec/engine/xdp"
@@ -26,7 +25,7 @@ func loadXDP(wanted bool, log *slog.Logger) []*os.File {
 		defer program.Close()
 		var files []*os.File
 		if files, err = program.Files(); err == nil {
-			os.Setenv(xdpEnv, strconv.Itoa(len(files)))
+			os.Setenv(xdpEnv, "1")
 			return files
 		}
 	}

@@ -19,11 +19,11 @@ var (
 	espHMAC   = plain("rijndael-cbc, hmac-sha2-256", oneTunnel(cbcHMAC))
 	espUDP    = plain("aes-gcm-16 in UDP", inUDP(oneTunnel(gcm)))
 
-	linkGCM  = toLink("aes-gcm-16, packet socket", oneTunnel(gcm))
-	linkCBC  = toLink("rijndael-cbc, packet socket", oneTunnel(cbc))
-	linkHMAC = toLink("rijndael-cbc, hmac-sha2-256, packet socket", oneTunnel(cbcHMAC))
+	linkGCM  = served("aes-gcm-16, packet socket", "-packet-socket", oneTunnel(gcm))
+	linkCBC  = served("rijndael-cbc, packet socket", "-packet-socket", oneTunnel(cbc))
+	linkHMAC = served("rijndael-cbc, hmac-sha2-256, packet socket", "-packet-socket", oneTunnel(cbcHMAC))
 
-	xdpGCM = byXDP("aes-gcm-16, AF_XDP", oneTunnel(gcm))
+	xdpGCM = served("aes-gcm-16, AF_XDP", "-xdp", oneTunnel(gcm))
 )
 
 // plain is ifipsec with one tunnel.
@@ -31,17 +31,10 @@ func plain(name string, t tunnel) system {
 	return system{name, daemon, func(ctx context.Context, p *pair) error { return setUp(ctx, p, t) }}
 }
 
-// toLink is plain with daemons that send right to the link.
-func toLink(name string, t tunnel) system {
+// served is plain with daemons that have an option.
+func served(name, option string, t tunnel) system {
 	return system{name, daemon, func(ctx context.Context, p *pair) error {
-		return errors.Join(p.serve(ctx, "-packet-socket"), setUp(ctx, p, t))
-	}}
-}
-
-// byXDP is plain with daemons that use AF_XDP.
-func byXDP(name string, t tunnel) system {
-	return system{name, daemon, func(ctx context.Context, p *pair) error {
-		return errors.Join(p.serve(ctx, "-xdp"), setUp(ctx, p, t))
+		return errors.Join(p.serve(ctx, option), setUp(ctx, p, t))
 	}}
 }
 

@@ -71,11 +71,8 @@ func Load() (_ *Program, err error) {
 	return p, err
 }
 
-// Files returns what [Inherit] takes. They are the program's, and nil without one.
+// Files returns what [Inherit] takes. They are the caller's to close.
 func (p *Program) Files() (files []*os.File, err error) {
-	if p == nil {
-		return nil, nil
-	}
 	for _, fd := range []int{p.program.FD(), p.pairs.FD(), p.sockets.FD()} {
 		if fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
 			return files, os.NewSyscallError("fcntl", err)

@@ -59,8 +59,9 @@ func newSocket(index, queue int) (_ *Socket, err error) {
 		return nil, os.NewSyscallError("mmap", err)
 	}
 	memory := unix.XDPUmemReg{Addr: uint64(uintptr(unsafe.Pointer(&s.memory[0]))), Len: memorySize, Size: chunkSize}
-	if err := s.option(unix.SYS_SETSOCKOPT, unix.XDP_UMEM_REG, unsafe.Pointer(&memory), unsafe.Sizeof(memory)); err != nil {
-		return nil, err
+	if _, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(s.fd), unix.SOL_XDP, unix.XDP_UMEM_REG,
+		uintptr(unsafe.Pointer(&memory)), unsafe.Sizeof(memory), 0); errno != 0 {
+		return nil, os.NewSyscallError("setsockopt(XDP_UMEM_REG)", errno)
 	}
 	var offsets unix.XDPMmapOffsets
 	size := uint32(unsafe.Sizeof(offsets))
@@ -91,13 +92,6 @@ func newSocket(index, queue int) (_ *Socket, err error) {
 	// something to copy.
 	err = unix.Bind(s.fd, &unix.SockaddrXDP{Flags: unix.XDP_COPY, Ifindex: uint32(index), QueueID: uint32(queue)})
 	return s, os.NewSyscallError("bind", err)
-}
-
-func (s *Socket) option(call uintptr, name int, value unsafe.Pointer, size uintptr) error {
-	if _, _, errno := unix.Syscall6(call, uintptr(s.fd), unix.SOL_XDP, uintptr(name), uintptr(value), size, 0); errno != 0 {
-		return os.NewSyscallError(fmt.Sprintf("setsockopt(SOL_XDP, %d)", name), errno)
-	}
-	return nil
 }
 
 // FD is the descriptor, which can be waited for.
